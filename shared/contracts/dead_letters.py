@@ -1,0 +1,59 @@
+"""Input that could not be accepted."""
+
+from __future__ import annotations
+
+import base64
+from datetime import datetime
+from typing import ClassVar, Literal
+
+from shared.contracts.base import Event, Text, Timestamp
+
+RefusalReason = Literal[
+    "undecodable",  # not JSON, not UTF-8, or empty
+    "invalid",  # breaks a rule of its contract
+    "conflict",  # an id seen before, with other content
+    "from_the_future",  # event time more than five minutes ahead of receipt
+    "too_large",  # above the contract's size
+    "unsupported",  # well-formed, but nothing here evaluates it
+    "unknown_job",  # an update of a job that was never made
+    "illegal_transition",  # an update that the job's state does not allow
+    "unprocessable",  # the database refuses what it says
+]
+
+
+class DeadLetter(Event):
+    """A refused record: the original bytes, where they stood, and why they were refused.
+
+    ``key_base64``, ``value_base64`` and header values are base64 of the original bytes (null where the
+    record had none); ``field`` names the field that broke the rule told in ``detail``.
+    """
+
+    event_type: ClassVar[str] = "trueward.dead-letter.v1"
+
+    service: Text
+    topic: Text
+    partition: int
+    offset: int
+    received_at: Timestamp
+    key_base64: str | None
+    value_base64: str | None
+    headers: tuple[tuple[str, str | None], ...]
+    reason: RefusalReason
+    field: Text | None
+    detail: Text
+
+    def event_id(self) -> str:
+        """Where the record stood, and who refused it."""
+        return f"{self.service}-{self.topic}-{self.partition}-{self.offset}"
+
+    def subject(self) -> str:
+        """The topic that the record came from (its model may be unreadable)."""
+        return self.topic
+
+    def event_time(self) -> datetime:
+        """When the broker received the record."""
+        return self.received_at
+
+    def original_value(self) -> bytes | None:
+        """The record's value, byte for byte."""
+        return None if self.value_base64 is None else base64.b64decode(self.value_base64)

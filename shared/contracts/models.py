@@ -1,0 +1,121 @@
+"""Model versions and policies: what operators and trainers say about a model."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from shared.contracts.base import Contract, FreeMap, Name, Sha256, Text, Timestamp, sha256_of
+
+DAY_SECONDS = 86_400
+
+Window = Literal["1h", "1d", "7d", "30d", "all"]
+"""A rolling window: [as_of - window, as_of)."""
+
+
+class Artifact(Contract):
+    """Where a model version's bytes lie, and how to tell them from others."""
+
+    uri: Text
+    sha256: Sha256 | None = None
+    size_bytes: Annotated[int, Field(ge=0)] | None = None
+    created_at: Timestamp | None = None
+
+
+class ModelVersion(Contract):
+    """A model version was registered, promoted or retired.
+
+    ``changed_at`` is when it took its stage (default ``registered_at``); ``trained_through`` is the newest
+    label used in training.
+    """
+
+    model: Name
+    version: Name
+    registered_at: Timestamp
+    stage: Literal["candidate", "champion", "retired"]
+    changed_at: Timestamp | None = None
+    artifact: Artifact | None = None
+    trained_through: Timestamp | None = None
+    training: FreeMap = Field(default_factory=dict)
+    job_id: Name | None = None
+
+    @property
+    def stage_since(self) -> datetime:
+        """When the version took its stage."""
+        return self.changed_at if self.changed_at is not None else self.registered_at
+
+
+class AccuracyRule(Contract):
+    """Breached when accuracy < ``below``; always of high severity."""
+
+    below: Annotated[float, Field(ge=0, le=1)] = 0.55
+
+
+class BrierRule(Contract):
+    """Breached when brier_score > ``above`` (medium); high above ``high_above``."""
+
+    above: Annotated[float, Field(ge=0, le=1)] = 0.25
+    high_above: Annotated[float, Field(ge=0, le=1)] = 0.33
+
+
+class StalenessRule(Contract):
+    """Breached when freshness > ``above_seconds`` (medium); high above ``high_above_seconds``."""
+
+    above_seconds: Annotated[int, Field(gt=0)] = 2 * DAY_SECONDS
+    high_above_seconds: Annotated[int, Field(gt=0)] = 4 * DAY_SECONDS
+
+
+class Rules(Contract):
+    """The alert rules by alert id; a rule set to null is off."""
+
+    accuracy_breach: AccuracyRule | None = AccuracyRule()
+    brier_breach: BrierRule | None = BrierRule()
+    data_stale: StalenessRule | None = StalenessRule()
+    pipeline_stale: StalenessRule | None = StalenessRule()
+
+
+class Triggers(Contract):
+    """What calls for a retraining; a trigger set to null is off.
+
+    The breach triggers take their thresholds from the rules of the same name, so that they stand once; a
+    breach trigger whose rule is off is off too. ``new_labels`` fires at that many new labels or more.
+    """
+
+    accuracy_breach: Literal[True] | None = True
+    brier_breach: Literal[True] | None = True
+    new_labels: Annotated[int, Field(gt=0)] | None = 40
+
+
+class Rollback(Contract):
+    """When a retrained version should be reverted, against the baseline stored with the job."""
+
+    accuracy_drop: Annotated[float, Field(ge=0, le=1)] = 0.03
+    brier_rise: Annotated[float, Field(ge=0, le=1)] = 0.02
+
+
+class Policy(Contract):
+    """How a model is judged: window, alert rules, retrain triggers, mode.
+
+    A policy is in force from ``effective_at`` (absent: as soon as it is received); of several the one
+    received last wins. ``segments`` declares, per dimension, the values whose metrics are kept apart; any
+    other value falls in ``other``. ``lease_seconds`` is how long a running job may stay silent.
+    """
+
+    model: Name
+    effective_at: Timestamp | None = None
+    window: Window = "7d"
+    mode: Literal["observe", "enforce"] = "observe"
+    min_evaluated: Annotated[int, Field(ge=1)] = 30
+    rules: Rules = Rules()
+    triggers: Triggers = Triggers()
+    rollback: Rollback = Rollback()
+    segments: Annotated[dict[Name, Annotated[list[Name], Field(max_length=100)]], Field(max_length=10)] = (
+        Field(default_factory=dict)
+    )
+    lease_seconds: Annotated[int, Field(gt=0)] = 900
+
+    def sha256(self) -> str:
+        """SHA-256 of the canonical JSON of the policy with its defaults filled in."""
+        return sha256_of(self.known())
