@@ -13,7 +13,7 @@ from shared.contracts.alerts import AlertTransition
 from shared.contracts.base import Contract
 from shared.contracts.dead_letters import DeadLetter
 from shared.contracts.models import ModelVersion, Policy
-from shared.contracts.observations import Label, PipelineRun, Prediction
+from shared.contracts.observations import Label, OpenLineageRunEvent, PipelineRun, Prediction, Tick
 from shared.contracts.retraining import Decision, Job, JobUpdate, RetrainRequest
 from shared.contracts.snapshots import Snapshot
 
@@ -30,7 +30,10 @@ Party = Literal["metrics", "alerting", "retrain", "gateway", "users", "trainers"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Topic:
-    """One topic. ``name`` is without the deployment's prefix; ``retention_ms`` -1 means for ever."""
+    """One topic. ``name`` is without the deployment's prefix; ``retention_ms`` -1 means for ever.
+
+    ``also`` are the other contracts that a record of the topic may follow instead of ``contract``.
+    """
 
     name: str
     key: str
@@ -38,14 +41,21 @@ class Topic:
     summary: str
     writers: tuple[Party, ...]
     readers: tuple[Party, ...]
+    also: tuple[type[Contract], ...] = ()
     retention_ms: int = 30 * DAY_MS
     partitions: int = 4
+
+    @property
+    def contracts(self) -> tuple[type[Contract], ...]:
+        """Every contract that a record of the topic may follow, the topic's own first."""
+        return (self.contract, *self.also)
 
 
 PREDICTIONS = Topic(
     name="predictions",
     key="entity_id",
     contract=Prediction,
+    also=(Tick,),
     summary="A model said something.",
     writers=("users",),
     readers=("metrics",),
@@ -54,6 +64,7 @@ LABELS = Topic(
     name="labels",
     key="entity_id",
     contract=Label,
+    also=(Tick,),
     summary="What happened.",
     writers=("users",),
     readers=("metrics",),
@@ -62,6 +73,7 @@ PIPELINE_RUNS = Topic(
     name="pipeline-runs",
     key="pipeline",
     contract=PipelineRun,
+    also=(OpenLineageRunEvent, Tick),
     summary="A data pipeline finished (plain form, or an OpenLineage RunEvent as it is).",
     writers=("users",),
     readers=("metrics",),

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     AfterValidator,
@@ -27,7 +29,7 @@ def _to_utc(moment: datetime) -> datetime:
         raise ValueError("lies outside the calendar when taken to UTC") from error
 
 
-_RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)")
+_RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 
 
 def _spelled_as_rfc_3339(moment: object) -> object:
@@ -39,21 +41,54 @@ def _spelled_as_rfc_3339(moment: object) -> object:
     return moment
 
 
-def _without_nul(value: JsonValue) -> JsonValue:
-    """PostgreSQL's text holds every character but NUL, so no contract lets one in."""
-    if "\\u0000" in json.dumps(value):
+def _storable(value: JsonValue) -> JsonValue:
+    """Refuse what jsonb cannot hold (NUL) and what JSON cannot say (a number read as infinite)."""
+    if isinstance(value, str) and "\x00" in value:
         raise ValueError("must not hold the NUL character")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("must hold finite numbers only")
+    if isinstance(value, dict):
+        for name, item in value.items():
+            _storable(name)
+            _storable(item)
+    if isinstance(value, list):
+        for item in value:
+            _storable(item)
+    return value
+
+
+def _no_boolean(value: object) -> object:
+    """Python takes true for 1; JSON does not."""
+    if isinstance(value, bool):
+        raise ValueError("must be a number, not true or false")  # noqa: TRY004 (pydantic reads ValueError)
+    return value
+
+
+def only_a_boolean(value: object) -> object:
+    """Python takes 1 for true; JSON does not. Raises ``ValueError`` for what is no boolean."""
+    if not isinstance(value, bool):
+        raise ValueError("must be true or false")  # noqa: TRY004 (pydantic reads ValueError)
     return value
 
 
 Timestamp = Annotated[AwareDatetime, BeforeValidator(_spelled_as_rfc_3339), AfterValidator(_to_utc)]
 """A moment, RFC 3339 with a zone; kept in UTC to the microsecond (further digits are cut off)."""
 
-Name = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[^\x00]+$")]
+NAME_LENGTH = 128
+
+Name = Annotated[str, StringConstraints(min_length=1, max_length=NAME_LENGTH, pattern=r"^[^\x00]+$")]
 """An identifier: 1 to 128 characters, no NUL."""
 
 Text = Annotated[str, StringConstraints(max_length=4096, pattern=r"^[^\x00]*$")]
 """Words for people: at most 4096 characters, no NUL."""
+
+ZeroOrOne = Annotated[Literal[0, 1], BeforeValidator(_no_boolean)]
+"""A binary decision."""
+
+LARGEST_INT64 = 2**63 - 1
+
+Int64 = Annotated[int, Field(ge=0, le=LARGEST_INT64)]
+"""A count that a 64-bit integer holds, as databases and most readers of JSON need it."""
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 """A finite number."""
@@ -64,7 +99,7 @@ Probability = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 """A SHA-256 digest in lower-case hexadecimal."""
 
-FreeMap = Annotated[dict[str, JsonValue], AfterValidator(_without_nul)]
+FreeMap = Annotated[dict[str, JsonValue], AfterValidator(_storable)]
 """A JSON object whose content is the sender's own affair."""
 
 
@@ -76,8 +111,8 @@ class Contract(BaseModel):
     )
 
     def known(self) -> dict[str, Any]:
-        """The fields that the contract knows, as JSON-ready values; unknown ones are left out."""
-        return self.model_dump(mode="json", include=set(type(self).model_fields))
+        """The fields that the contract knows, as JSON-ready values; at any depth the unknown are left out."""
+        return self.model_dump(mode="json", exclude=_unknown(self))
 
     def to_json(self) -> bytes:
         """The known fields as canonical JSON: sorted keys, no spaces, UTF-8."""
@@ -103,9 +138,35 @@ class Event(Contract):
         raise NotImplementedError
 
 
+def _unknown(value: object) -> dict[Any, Any]:
+    """Every unknown field below a value, in the form of pydantic's ``exclude``."""
+    children: Iterable[tuple[Any, Any]] = ()
+    unknown: dict[Any, Any] = {}
+    match value:
+        case Contract():
+            unknown = dict.fromkeys(value.model_extra or (), True)
+            children = value.__dict__.items()
+        case dict():
+            children = value.items()
+        case tuple() | list():
+            children = enumerate(value)
+    for key, child in children:
+        if below := _unknown(child):
+            unknown[key] = below
+    return unknown
+
+
 def unknown_fields(event: Contract) -> tuple[str, ...]:
-    """Names of the top-level fields that the sender wrote and the contract does not know."""
-    return tuple(event.model_extra or ())
+    """The fields that the sender wrote and the contract does not know, such as ``rules.no_such_rule``."""
+
+    def paths(unknown: dict[Any, Any], above: str) -> Iterator[str]:
+        for key, below in unknown.items():
+            if below is True:
+                yield f"{above}{key}"
+            else:
+                yield from paths(below, f"{above}{key}.")
+
+    return tuple(paths(_unknown(event), ""))
 
 
 def canonical_json(document: object) -> bytes:

@@ -5,11 +5,27 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
-from shared.contracts.base import Contract, FreeMap, Name, Sha256, Text, Timestamp, sha256_of
+from shared.contracts.base import (
+    LARGEST_INT64,
+    Contract,
+    FreeMap,
+    Int64,
+    Name,
+    Sha256,
+    Text,
+    Timestamp,
+    only_a_boolean,
+    sha256_of,
+)
 
 DAY_SECONDS = 86_400
+LONGEST_LEASE_SECONDS = 30 * DAY_SECONDS
+LONGEST_STALENESS_SECONDS = 3650 * DAY_SECONDS
+
+On = Annotated[Literal[True], BeforeValidator(only_a_boolean)]
+"""A switch that is on; null turns it off."""
 
 Window = Literal["1h", "1d", "7d", "30d", "all"]
 """A rolling window: [as_of - window, as_of)."""
@@ -20,7 +36,7 @@ class Artifact(Contract):
 
     uri: Text
     sha256: Sha256 | None = None
-    size_bytes: Annotated[int, Field(ge=0)] | None = None
+    size_bytes: Int64 | None = None
     created_at: Timestamp | None = None
 
 
@@ -46,6 +62,11 @@ class ModelVersion(Contract):
         """When the version took its stage."""
         return self.changed_at if self.changed_at is not None else self.registered_at
 
+    @property
+    def occurred_at(self) -> datetime:
+        """Event time."""
+        return max(self.registered_at, self.stage_since)
+
 
 class AccuracyRule(Contract):
     """Breached when accuracy < ``below``; always of high severity."""
@@ -63,8 +84,8 @@ class BrierRule(Contract):
 class StalenessRule(Contract):
     """Breached when freshness > ``above_seconds`` (medium); high above ``high_above_seconds``."""
 
-    above_seconds: Annotated[int, Field(gt=0)] = 2 * DAY_SECONDS
-    high_above_seconds: Annotated[int, Field(gt=0)] = 4 * DAY_SECONDS
+    above_seconds: Annotated[int, Field(gt=0, le=LONGEST_STALENESS_SECONDS)] = 2 * DAY_SECONDS
+    high_above_seconds: Annotated[int, Field(gt=0, le=LONGEST_STALENESS_SECONDS)] = 4 * DAY_SECONDS
 
 
 class Rules(Contract):
@@ -83,9 +104,9 @@ class Triggers(Contract):
     breach trigger whose rule is off is off too. ``new_labels`` fires at that many new labels or more.
     """
 
-    accuracy_breach: Literal[True] | None = True
-    brier_breach: Literal[True] | None = True
-    new_labels: Annotated[int, Field(gt=0)] | None = 40
+    accuracy_breach: On | None = True
+    brier_breach: On | None = True
+    new_labels: Annotated[int, Field(gt=0, le=LARGEST_INT64)] | None = 40
 
 
 class Rollback(Contract):
@@ -107,14 +128,14 @@ class Policy(Contract):
     effective_at: Timestamp | None = None
     window: Window = "7d"
     mode: Literal["observe", "enforce"] = "observe"
-    min_evaluated: Annotated[int, Field(ge=1)] = 30
+    min_evaluated: Annotated[int, Field(ge=1, le=LARGEST_INT64)] = 30
     rules: Rules = Rules()
     triggers: Triggers = Triggers()
     rollback: Rollback = Rollback()
     segments: Annotated[dict[Name, Annotated[list[Name], Field(max_length=100)]], Field(max_length=10)] = (
         Field(default_factory=dict)
     )
-    lease_seconds: Annotated[int, Field(gt=0)] = 900
+    lease_seconds: Annotated[int, Field(gt=0, le=LONGEST_LEASE_SECONDS)] = 900
 
     def sha256(self) -> str:
         """SHA-256 of the canonical JSON of the policy with its defaults filled in."""

@@ -5,9 +5,19 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
-from shared.contracts.base import Contract, Finite, Name, Probability, Timestamp
+from shared.contracts.base import (
+    NAME_LENGTH,
+    Contract,
+    Finite,
+    Int64,
+    Name,
+    Probability,
+    Timestamp,
+    ZeroOrOne,
+    sha256_of,
+)
 
 PROBABILITIES_TOLERANCE = 1e-6
 """By how much the class probabilities may miss a sum of 1."""
@@ -29,7 +39,7 @@ class Prediction(Contract):
     probabilities: Annotated[dict[Name, Probability], Field(min_length=2)] | None = None
     value: Finite | None = None
     entity_id: Name | None = None
-    predicted: Literal[0, 1] | Name | None = None
+    predicted: ZeroOrOne | Name | None = None
     segment: dict[Name, Name] = Field(default_factory=dict)
     data_as_of: Timestamp | None = None
 
@@ -81,13 +91,17 @@ class PipelineRun(Contract):
     completed_at: Timestamp
     status: Literal["success", "failed"]
     model: Name | None = None
-    records: Annotated[int, Field(ge=0)] | None = None
+    records: Int64 | None = None
     run_id: Name | None = None
 
     @property
     def occurred_at(self) -> datetime:
         """Event time."""
         return self.completed_at
+
+
+OpenLineageName = Annotated[str, StringConstraints(min_length=1, max_length=4096, pattern=r"^[^\x00]+$")]
+"""A name as OpenLineage's producers make them: longer than our own identifiers may be."""
 
 
 class OpenLineageRun(Contract):
@@ -99,15 +113,17 @@ class OpenLineageRun(Contract):
 class OpenLineageJob(Contract):
     """The part of an OpenLineage RunEvent's ``job`` that is read."""
 
-    namespace: Name
-    name: Name
+    namespace: OpenLineageName
+    name: OpenLineageName
 
 
 class OpenLineageRunEvent(Contract):
     """An OpenLineage RunEvent as it is (https://openlineage.io/spec/2-0-2/OpenLineage.json)."""
 
-    eventType: Literal["START", "RUNNING", "COMPLETE", "ABORT", "FAIL", "OTHER"]  # noqa: N815 (OpenLineage's)
-    eventTime: Timestamp  # noqa: N815 (OpenLineage's)
+    eventType: (  # noqa: N815 (the name is OpenLineage's)
+        Literal["START", "RUNNING", "COMPLETE", "ABORT", "FAIL", "OTHER"] | None
+    ) = None
+    eventTime: Timestamp  # noqa: N815 (the name is OpenLineage's)
     run: OpenLineageRun
     job: OpenLineageJob
 
@@ -117,11 +133,17 @@ class OpenLineageRunEvent(Contract):
         return self.eventTime
 
     def as_pipeline_run(self) -> PipelineRun | None:
-        """The finished run that the event tells of; None while the run has not ended."""
+        """The finished run that the event tells of; None while the run has not ended.
+
+        The pipeline is ``namespace/name``; beyond 128 characters its end gives way to a digest of the whole.
+        """
         if self.eventType not in ("COMPLETE", "FAIL", "ABORT"):
             return None
+        pipeline = f"{self.job.namespace}/{self.job.name}"
+        if len(pipeline) > NAME_LENGTH:
+            pipeline = f"{pipeline[: NAME_LENGTH - 17]}-{sha256_of(pipeline)[:16]}"
         return PipelineRun(
-            pipeline=f"{self.job.namespace}/{self.job.name}"[:128],
+            pipeline=pipeline,
             completed_at=self.eventTime,
             status="success" if self.eventType == "COMPLETE" else "failed",
             run_id=self.run.runId,

@@ -27,6 +27,11 @@ class RetrainRequest(Contract):
     requested_at: Timestamp
     requested_by: Text | None = None
 
+    @property
+    def occurred_at(self) -> datetime:
+        """Event time."""
+        return self.requested_at
+
 
 class CitedAlert(Contract):
     """An alert that stood when a decision was made, as the retrain service had heard of it."""
@@ -207,3 +212,8 @@ class JobUpdate(Contract):
     model_version: Name | None = None
     message: Text | None = None
     details: FreeMap = Field(default_factory=dict)
+
+    @property
+    def occurred_at(self) -> datetime:
+        """Event time."""
+        return self.at
