@@ -132,8 +132,8 @@ class Policy(Contract):
     rules: Rules = Rules()
     triggers: Triggers = Triggers()
     rollback: Rollback = Rollback()
-    segments: Annotated[dict[Name, Annotated[list[Name], Field(max_length=100)]], Field(max_length=10)] = (
-        Field(default_factory=dict)
+    segments: Annotated[dict[Name, Annotated[list[Name], Field(max_length=100)]], Field(max_length=10)] = Field(
+        default_factory=dict
     )
     lease_seconds: Annotated[int, Field(gt=0, le=LONGEST_LEASE_SECONDS)] = 900
 

@@ -1,0 +1,203 @@
+"""Kafka: topics made from the registry, the producer of outgoing events, the subscription to the input."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+import structlog
+from aiokafka import (
+    AIOKafkaConsumer,
+    AIOKafkaProducer,
+    ConsumerRebalanceListener,
+    ConsumerRecord,
+    TopicPartition,
+)
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import TopicAlreadyExistsError, for_code
+from faststream import AckPolicy
+from faststream.kafka import KafkaBroker
+from faststream.kafka.message import KafkaMessage
+from faststream.kafka.prometheus import KafkaPrometheusMiddleware
+from faststream.kafka.subscriber.usecase import BatchSubscriber
+from prometheus_client import REGISTRY
+
+from shared.errors import TruewardError
+from shared.outbox import Message, Send
+from shared.records import Record
+from shared.settings import Settings
+from shared.topics import MAX_MESSAGE_BYTES, MAX_RECORD_BYTES, TOPICS, Topic
+
+SEND_TIMEOUT_MS = 5_000
+"""Below the relay's lease: a message not acknowledged by then counts as failed and is sent again."""
+log = structlog.get_logger()
+
+
+async def create_missing_topics(settings: Settings, topics: Iterable[Topic] = TOPICS) -> list[str]:
+    """Create the topics that the broker lacks; returns their names. Existing ones are left as they are.
+
+    Raises aiokafka's errors when the broker is away or refuses.
+    """
+    admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap_servers, client_id="trueward-topics")
+    await admin.start()
+    try:
+        existing = set(await admin.list_topics())
+        missing = [
+            _new_topic(settings, topic) for topic in topics if settings.topic_prefix + topic.name not in existing
+        ]
+        if not missing:
+            return []
+        answer = await admin.create_topics(missing)
+    finally:
+        await admin.close()
+    for name, code, *detail in answer.topic_errors:
+        if code and for_code(code) is not TopicAlreadyExistsError:
+            raise TruewardError(
+                f"topic {name} could not be created: {for_code(code).__name__} {detail[0] if detail else ''}"
+            )
+    return [topic.name for topic in missing]
+
+
+def _new_topic(settings: Settings, topic: Topic) -> NewTopic:
+    return NewTopic(
+        name=settings.topic_prefix + topic.name,
+        num_partitions=topic.partitions,
+        replication_factor=settings.topic_replication_factor,
+        topic_configs={
+            # Replayed history carries old event times; retention must count from when it was appended.
+            "message.timestamp.type": "LogAppendTime",
+            "retention.ms": str(topic.retention_ms),
+            "max.message.bytes": str(MAX_MESSAGE_BYTES),
+        },
+    )
+
+
+def make_producer(settings: Settings, client_id: str) -> AIOKafkaProducer:
+    """A producer that counts a record as sent when every in-sync replica has it."""
+    return AIOKafkaProducer(
+        bootstrap_servers=settings.kafka_bootstrap_servers,
+        client_id=client_id,
+        acks="all",
+        enable_idempotence=settings.kafka_idempotent_producer,
+        max_request_size=MAX_MESSAGE_BYTES,
+        request_timeout_ms=SEND_TIMEOUT_MS,
+    )
+
+
+def sender(producer: AIOKafkaProducer, topic_prefix: str) -> Send:
+    """How the relay publishes: one message, acknowledged."""
+
+    async def send(message: Message) -> None:
+        await producer.send_and_wait(
+            topic_prefix + message.topic, message.value, key=message.key, headers=list(message.headers)
+        )
+
+    return send
+
+
+class AssignmentWatch(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka's base class is untyped
+    """Knows whether the group has given this consumer its partitions."""
+
+    def __init__(self) -> None:
+        self.assigned = False
+
+    async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:  # noqa: ARG002 (aiokafka's signature)
+        """Not ready until the group has decided anew."""
+        self.assigned = False
+
+    async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:  # noqa: ARG002 (aiokafka's signature)
+        """The group has decided, even where it gives this consumer nothing."""
+        self.assigned = True
+
+
+Consume = Callable[[tuple[ConsumerRecord[bytes, bytes], ...], AIOKafkaConsumer], Awaitable[None]]
+
+
+def subscribe(
+    broker: KafkaBroker,
+    settings: Settings,
+    *,
+    group: str,
+    topics: Iterable[Topic],
+    watch: AssignmentWatch,
+    consume: Consume,
+) -> BatchSubscriber:
+    """Subscribe a service to its topics, in batches, acknowledged by nobody but ``consume`` itself.
+
+    FastStream's own acknowledgement would commit past a failed batch, or before the handler has run.
+    """
+    subscriber = broker.subscriber(
+        *(settings.topic_prefix + topic.name for topic in topics),
+        group_id=settings.topic_prefix + group,
+        batch=True,
+        max_records=settings.max_batch_records,
+        ack_policy=AckPolicy.MANUAL,
+        auto_offset_reset="earliest",
+        listener=watch,
+        session_timeout_ms=settings.session_timeout_seconds * 1000,
+        heartbeat_interval_ms=settings.session_timeout_seconds * 1000 // 3,
+        max_partition_fetch_bytes=4 * MAX_RECORD_BYTES,
+        batch_timeout_ms=200,
+        parser=_parse_raw,
+        decoder=_leave_raw,
+    )
+
+    @subscriber
+    async def take(records: tuple[ConsumerRecord[bytes, bytes], ...]) -> None:
+        # FastStream logs and drops what a handler raises; `consume` retries inside and never raises a fault.
+        if subscriber.consumer is not None:
+            await consume(records, subscriber.consumer)
+
+    return subscriber
+
+
+def make_broker(settings: Settings, client_id: str) -> KafkaBroker:
+    """FastStream's broker, with its Prometheus middleware."""
+    return KafkaBroker(
+        settings.kafka_bootstrap_servers,
+        client_id=client_id,
+        enable_idempotence=settings.kafka_idempotent_producer,
+        allow_auto_create_topics=False,
+        apply_types=False,
+        logger=None,
+        graceful_timeout=settings.graceful_timeout_seconds,
+        middlewares=(KafkaPrometheusMiddleware(registry=REGISTRY),),
+    )
+
+
+async def _parse_raw(message: tuple[ConsumerRecord[bytes, bytes], ...]) -> KafkaMessage:
+    """Leave headers undecoded: FastStream's parser drops a whole batch for one header that is not UTF-8."""
+    return KafkaMessage(
+        body=message, raw_message=message, headers={}, batch_headers=[], reply_to="", consumer=_NO_CONSUMER
+    )
+
+
+async def _leave_raw(message: KafkaMessage) -> Any:
+    return message.raw_message
+
+
+class _NoConsumer:
+    """The message's own acknowledgement is never used."""
+
+    async def commit(self) -> None:
+        raise AssertionError("offsets are committed by place, after the transaction")
+
+    def seek(self, partition: TopicPartition, offset: int) -> None:
+        raise AssertionError(f"nobody seeks through a message ({partition}, {offset})")
+
+
+_NO_CONSUMER = _NoConsumer()
+
+
+def as_record(raw: ConsumerRecord[bytes, bytes], topic_prefix: str) -> Record:
+    """A record in the kernel's terms."""
+    return Record(
+        topic=raw.topic.removeprefix(topic_prefix),
+        partition=raw.partition,
+        offset=raw.offset,
+        received_at=datetime.fromtimestamp(raw.timestamp / 1000, UTC),
+        key=raw.key,
+        value=raw.value,
+        headers=tuple(raw.headers),
+    )

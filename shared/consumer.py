@@ -1,0 +1,247 @@
+"""The consumer: fetched records become transactions, and only durable ones are committed to Kafka."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import asyncpg
+import structlog
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka.errors import KafkaError
+
+from shared import inbox
+from shared.broker import as_record
+from shared.clock import Clock
+from shared.effects import Effects, Handler
+from shared.errors import InputLostError, Refusal, TruewardError, is_refused_by_database
+from shared.inbox import Advance, Gap, Place
+from shared.instruments import BATCH_SECONDS, LOST_RECORDS_TOTAL, RECORDS_TOTAL, REPEATS_TOTAL
+from shared.records import Record
+from shared.retries import until_done
+from shared.settings import Settings
+from shared.topics import Service
+
+log = structlog.get_logger()
+
+
+class Consumer:
+    """Takes batches in for one service instance, exactly once in their effects."""
+
+    def __init__(
+        self, *, service: Service, settings: Settings, pool: asyncpg.Pool[Any], clock: Clock, handler: Handler
+    ) -> None:
+        self._service = service
+        self._prefix = settings.topic_prefix
+        self._true_end_offsets = settings.kafka_true_end_offsets
+        self._pool = pool
+        self._clock = clock
+        self._handler = handler
+        self._proven: dict[Place, Gap] = {}
+        self._beginnings: dict[Place, int] = {}
+        self._held: set[Place] = set()
+        self.kafka: AIOKafkaConsumer | None = None
+
+    async def consume(self, raw: tuple[ConsumerRecord[bytes, bytes], ...], kafka: AIOKafkaConsumer) -> None:
+        """Take a fetched batch in, trying again until it is durable; then commit its offsets.
+
+        Raises ``InputLostError`` when the topic is not the one that the inbox has read.
+        """
+        self.kafka = kafka
+        started = time.perf_counter()
+        records = [as_record(record, self._prefix) for record in raw]
+        await self.take(records, self._log_ends(kafka, records))
+        BATCH_SECONDS.observe(time.perf_counter() - started)
+
+    async def take(self, records: Sequence[Record], log_ends: Mapping[Place, int]) -> None:
+        """Take records in; what the database itself refuses is found by halving and becomes a dead letter."""
+        pending = [list(records)]
+        held: set[Place] = set()
+        while pending:
+            portion = [record for record in pending.pop() if (record.topic, record.partition) not in held]
+            if not portion:
+                continue
+            try:
+                turn = await until_done("batch", partial(self._attempt, portion, log_ends))
+            except _RefusedByDatabaseError as refused:
+                if len(portion) > 1:
+                    middle = len(portion) // 2
+                    pending += [portion[middle:], portion[:middle]]
+                    continue
+                turn = await until_done(
+                    "dead letter",
+                    partial(self._attempt, portion, log_ends, refusal=str(refused)),
+                )
+            held |= set(turn.held)
+            await self._after(turn)
+
+    async def _attempt(
+        self, records: Sequence[Record], log_ends: Mapping[Place, int], refusal: str | None = None
+    ) -> _Turn:
+        """One transaction. With ``refusal`` the records become dead letters instead of being handled."""
+        places = sorted({(record.topic, record.partition) for record in records})
+        try:
+            async with self._pool.acquire() as connection, connection.transaction():
+                next_offsets = await inbox.lock(connection, places)
+                admission = inbox.admit(records, next_offsets, self._proven)
+                effects = Effects(self._service, connection, self._clock.now())
+                if refusal is not None:
+                    for record in admission.records:
+                        effects.refuse(record, Refusal("unprocessable", None, refusal))
+                elif admission.records:
+                    await self._handler(admission.records, effects)
+                taken = _without_held(admission.records, effects.held)
+                advances = _advances(taken, next_offsets, log_ends, self._beginnings)
+                await inbox.advance(connection, advances)
+                await effects.flush()
+        except Exception as error:
+            if is_refused_by_database(error):
+                raise _RefusedByDatabaseError(str(error)) from error
+            raise
+        positions = {place: next_offsets[place] for place in places}
+        positions.update({moved.place: moved.next_offset for moved in advances})
+        return _Turn(taken, admission, effects.held, positions, advances)
+
+    async def _after(self, turn: _Turn) -> None:
+        """What follows once the transaction is durable: seeks, counts, Kafka's committed offsets."""
+        for record in turn.taken:
+            RECORDS_TOTAL.labels(topic=record.topic).inc()
+        for moved in turn.advances:
+            if moved.lost_records:
+                LOST_RECORDS_TOTAL.labels(topic=moved.place[0]).inc(moved.lost_records)
+                log.error(
+                    "records lost: retention removed them unread", place=moved.place, count=moved.lost_records
+                )
+        for (topic, _), count in turn.admission.repeats.items():
+            REPEATS_TOTAL.labels(topic=topic).inc(count)
+        if self.kafka is None:
+            return
+        await self._refuse_foreign_log(self.kafka, turn)
+        await self._seek_to_gaps(self.kafka, turn.admission.gaps)
+        self._wait_at_held(self.kafka, turn.held)
+        await self._commit(self.kafka, turn.positions)
+
+    async def _refuse_foreign_log(self, kafka: AIOKafkaConsumer, turn: _Turn) -> None:
+        """A log that ends below what was read from it is not the log that was read: say so and stop."""
+        if not turn.admission.repeats or not self._true_end_offsets:
+            return
+        repeated = {self._partition(place): place for place in turn.admission.repeats}
+        ends = await until_done("log ends", lambda: kafka.end_offsets(list(repeated)))
+        for partition, end in ends.items():
+            expected = turn.positions[repeated[partition]]
+            if end < expected:
+                raise InputLostError(
+                    f"topic {partition.topic} partition {partition.partition} ends at {end}, but {expected} "
+                    f"records were read from it: was it recreated? If so: trueward inbox reset --service {self._service} "
+                    f"--topic {repeated[partition][0]}"
+                )
+
+    async def _seek_to_gaps(self, kafka: AIOKafkaConsumer, gaps: Iterable[Gap]) -> None:
+        for gap in gaps:
+            partition = self._partition(gap.place)
+            found = await until_done("log beginnings", partial(kafka.beginning_offsets, [partition]))
+            self._beginnings[gap.place] = found[partition]
+            self._proven[gap.place] = gap
+            log.warning("batch refused, seeking back", place=gap.place, expected=gap.expected, found=gap.found)
+            _seek(kafka, partition, max(gap.expected, found[partition]))
+
+    def _wait_at_held(self, kafka: AIOKafkaConsumer, held: Mapping[Place, Record]) -> None:
+        for place, record in held.items():
+            partition = self._partition(place)
+            if _seek(kafka, partition, record.offset):
+                kafka.pause(partition)
+                self._held.add(place)
+
+    def release(self) -> None:
+        """Read on in every partition that a handler held."""
+        held, self._held = self._held, set()
+        if self.kafka is not None:
+            assigned = self.kafka.assignment()
+            partitions = [partition for place in held if (partition := self._partition(place)) in assigned]
+            if partitions:
+                self.kafka.resume(*partitions)
+
+    async def _commit(self, kafka: AIOKafkaConsumer, positions: Mapping[Place, int]) -> None:
+        """Tell Kafka where to start next time. The inbox is the authority, so a failure costs only repeats."""
+        assigned = kafka.assignment()
+        offsets = {
+            partition: offset
+            for place, offset in positions.items()
+            if (partition := self._partition(place)) in assigned
+        }
+        try:
+            if offsets:
+                await kafka.commit(offsets)
+        except KafkaError as error:
+            log.info("offsets not committed, the inbox has them", error=repr(error))
+
+    def _partition(self, place: Place) -> TopicPartition:
+        return TopicPartition(self._prefix + place[0], place[1])
+
+    def _log_ends(self, kafka: AIOKafkaConsumer, records: Iterable[Record]) -> dict[Place, int]:
+        """Where the logs end, as the fetch told; unknown for a partition that was taken away meanwhile."""
+        assigned = kafka.assignment()
+        ends = {}
+        for place in {(record.topic, record.partition) for record in records}:
+            partition = self._partition(place)
+            end = kafka.highwater(partition) if partition in assigned else None
+            if end is not None:
+                ends[place] = end
+        return ends
+
+
+class _RefusedByDatabaseError(TruewardError):
+    """PostgreSQL refuses what a record says; not retried, told apart by the consumer."""
+
+
+class _Turn:
+    """What one transaction did."""
+
+    def __init__(
+        self,
+        taken: Sequence[Record],
+        admission: inbox.Admission,
+        held: Mapping[Place, Record],
+        positions: Mapping[Place, int],
+        advances: Sequence[Advance],
+    ) -> None:
+        self.taken = taken
+        self.admission = admission
+        self.held = held
+        self.positions = positions
+        self.advances = advances
+
+
+def _without_held(records: Iterable[Record], held: Mapping[Place, Record]) -> list[Record]:
+    taken = []
+    for record in records:
+        first_held = held.get((record.topic, record.partition))
+        if first_held is None or record.offset < first_held.offset:
+            taken.append(record)
+    return taken
+
+
+def _advances(
+    taken: Iterable[Record],
+    next_offsets: Mapping[Place, int],
+    log_ends: Mapping[Place, int],
+    beginnings: Mapping[Place, int],
+) -> list[Advance]:
+    advances = []
+    for place, records in inbox.by_place(taken).items():
+        expected, beginning = next_offsets[place], beginnings.get(place, 0)
+        # An inbox that has read nothing yet has lost nothing: it starts where the log begins.
+        lost = max(0, min(beginning, records[0].offset) - expected) if expected else 0
+        newest = max(record.received_at for record in records)
+        advances.append(Advance(place, records[-1].offset + 1, log_ends.get(place), newest, lost))
+    return advances
+
+
+def _seek(kafka: AIOKafkaConsumer, partition: TopicPartition, offset: int) -> bool:
+    """Seek where the partition still is ours; a partition taken away needs none."""
+    if partition not in kafka.assignment():
+        return False
+    kafka.seek(partition, offset)
+    return True

@@ -1,0 +1,57 @@
+"""What can go wrong, told apart: refused input, transient faults, and mistakes of the operator."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import asyncpg
+from aiokafka.errors import KafkaError
+
+from shared.contracts.dead_letters import RefusalReason
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a record cannot be accepted: it becomes a dead letter and the stream goes on."""
+
+    reason: RefusalReason
+    field: str | None
+    detail: str
+
+
+class TruewardError(Exception):
+    """An expected error; its text is one clear line for a person."""
+
+
+class UsageError(TruewardError):
+    """The command or the configuration is wrong: exit code 2."""
+
+
+class InputLostError(TruewardError):
+    """The broker no longer has what the inbox says comes next; going on would lose or repeat records."""
+
+
+_TRANSIENT = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.TransactionRollbackError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
+    asyncpg.ReadOnlySQLTransactionError,
+    KafkaError,
+    OSError,
+    TimeoutError,
+)
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether the same attempt can succeed later: the database or the broker is away or busy."""
+    return isinstance(error, _TRANSIENT)
+
+
+def is_refused_by_database(error: BaseException) -> bool:
+    """Whether PostgreSQL refuses the data itself (SQLSTATE class 22): no retry can help."""
+    return isinstance(error, asyncpg.DataError)

@@ -1,0 +1,128 @@
+"""The fence: each record of each partition is taken in exactly once, in order, by one transaction.
+
+The inbox row of a partition names the next record to take. A batch locks the rows of its partitions, drops
+what was taken before, and advances them in its own transaction; Kafka's committed offset may lag behind.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from shared.database import Connection, Queries, connect
+from shared.records import Record
+
+QUERIES = Queries.load("shared", "kernel.sql")
+Place = tuple[str, int]
+"""A topic (registry name) and a partition."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """A batch begins above the record that comes next: it is refused until the broker proves to hold none."""
+
+    place: Place
+    expected: int
+    found: int
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """What of a batch may be taken: new records, how many repeats were dropped, and the gaps refused."""
+
+    records: tuple[Record, ...]
+    repeats: Mapping[Place, int]
+    gaps: tuple[Gap, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Advance:
+    """Where a partition stands after a batch."""
+
+    place: Place
+    next_offset: int
+    log_end_offset: int | None = None
+    received_at: datetime | None = None
+    lost_records: int = 0
+
+
+def by_place(records: Iterable[Record]) -> dict[Place, list[Record]]:
+    """Records by partition, in offset order."""
+    places: dict[Place, list[Record]] = defaultdict(list)
+    for record in records:
+        places[record.topic, record.partition].append(record)
+    for found in places.values():
+        found.sort(key=lambda record: record.offset)
+    return dict(places)
+
+
+def admit(records: Sequence[Record], next_offsets: Mapping[Place, int], proven: Mapping[Place, Gap]) -> Admission:
+    """Drop what was taken before; refuse a partition whose batch begins above its next record.
+
+    ``proven`` are gaps that the broker has shown to be its own: asked for the missing records, it gave the same
+    later one again (transaction markers, compaction, retention).
+    """
+    taken: list[Record] = []
+    repeats: dict[Place, int] = {}
+    gaps: list[Gap] = []
+    for place, found in by_place(records).items():
+        expected = next_offsets[place]
+        new = [record for record in found if record.offset >= expected]
+        if len(new) < len(found):
+            repeats[place] = len(found) - len(new)
+        if new and len(new) == len(found) and new[0].offset > expected:
+            gap = Gap(place, expected, new[0].offset)
+            if proven.get(place) != gap:
+                gaps.append(gap)
+                continue
+        taken.extend(new)
+    return Admission(tuple(taken), repeats, tuple(gaps))
+
+
+async def lock(connection: Connection, places: Iterable[Place]) -> dict[Place, int]:
+    """Lock the partitions' rows until the transaction ends; returns the next offset of each."""
+    topics, partitions = _columns(places)
+    rows = await connection.fetch(QUERIES.lock_inbox_rows, topics, partitions)
+    if len(rows) < len(topics):
+        await connection.execute(QUERIES.ensure_inbox_rows, topics, partitions)
+        rows = await connection.fetch(QUERIES.lock_inbox_rows, topics, partitions)
+    return {(row["topic"], row["partition"]): row["next_offset"] for row in rows}
+
+
+async def advance(connection: Connection, advances: Sequence[Advance]) -> None:
+    """Move the locked rows on; durable together with everything else that the transaction did."""
+    topics, partitions = _columns(moved.place for moved in advances)
+    await connection.execute(
+        QUERIES.advance_inbox_rows,
+        topics,
+        partitions,
+        [moved.next_offset for moved in advances],
+        [moved.log_end_offset for moved in advances],
+        [moved.received_at for moved in advances],
+        [moved.lost_records for moved in advances],
+    )
+
+
+def _columns(places: Iterable[Place]) -> tuple[list[str], list[int]]:
+    pairs = list(places)
+    return [topic for topic, _ in pairs], [partition for _, partition in pairs]
+
+
+async def reset(dsn: str, *, service: str, topic: str | None = None) -> int:
+    """Forget how far ``service`` has read (one topic, or all): it starts at the topics' beginnings.
+
+    The way out after a topic was recreated. Returns how many partitions were forgotten.
+    """
+    connection = await connect(dsn, role=service, application_name="trueward-inbox-reset")
+    try:
+        status = await connection.execute(QUERIES.reset_inbox, topic)
+    finally:
+        await connection.close()
+    return int(status.split()[-1])
+
+
+async def reset_all(dsn: str) -> int:
+    """Forget how far every service has read: right when the broker itself lost everything."""
+    return sum([await reset(dsn, service=service) for service in ("metrics", "alerting", "retrain")])

@@ -1,0 +1,61 @@
+-- The effects kernel's SQL. It runs with the service's schema as search_path.
+
+-- name: ensure_inbox_rows
+INSERT INTO inbox (topic, partition, next_offset)
+SELECT topic, partition, 0 FROM unnest($1::text[], $2::integer[]) AS places (topic, partition)
+ON CONFLICT DO NOTHING
+
+-- name: lock_inbox_rows
+-- In one order for everyone, so that two batches never wait for each other in a circle.
+SELECT inbox.topic, inbox.partition, inbox.next_offset
+FROM inbox JOIN unnest($1::text[], $2::integer[]) AS places (topic, partition) USING (topic, partition)
+ORDER BY inbox.topic, inbox.partition
+FOR UPDATE OF inbox
+
+-- name: advance_inbox_rows
+UPDATE inbox
+SET next_offset = moved.next_offset,
+    log_end_offset = coalesce(moved.log_end_offset, inbox.log_end_offset),
+    received_at = coalesce(moved.received_at, inbox.received_at),
+    lost_records = inbox.lost_records + moved.lost_records,
+    updated_at = clock_timestamp()
+FROM unnest($1::text[], $2::integer[], $3::bigint[], $4::bigint[], $5::timestamptz[], $6::bigint[])
+    AS moved (topic, partition, next_offset, log_end_offset, received_at, lost_records)
+WHERE inbox.topic = moved.topic AND inbox.partition = moved.partition
+
+-- name: read_inbox
+SELECT topic, partition, next_offset, log_end_offset, received_at FROM inbox ORDER BY topic, partition
+
+-- name: reset_inbox
+DELETE FROM inbox WHERE $1::text IS NULL OR topic = $1
+
+-- name: append_to_outbox
+INSERT INTO outbox (topic, key, value, headers)
+SELECT topic, key, value, headers::jsonb
+FROM unnest($1::text[], $2::bytea[], $3::bytea[], $4::text[])
+    WITH ORDINALITY AS message (topic, key, value, headers, place)
+ORDER BY place
+
+-- name: notify
+SELECT pg_notify($1, '')
+
+-- name: take_lease
+-- The epoch grows with every change of holder, never with a renewal.
+UPDATE outbox_lease
+SET holder = $1,
+    epoch = CASE WHEN holder = $1 THEN epoch ELSE epoch + 1 END,
+    expires_at = clock_timestamp() + make_interval(secs => $2)
+WHERE holder = $1 OR expires_at < clock_timestamp()
+RETURNING epoch
+
+-- name: release_lease
+UPDATE outbox_lease SET expires_at = '-infinity' WHERE holder = $1
+
+-- name: read_unsent
+SELECT id, topic, key, value, headers FROM outbox ORDER BY id LIMIT $1
+
+-- name: remove_sent
+-- Only while the lease still is ours: a relay that was stopped meanwhile must not remove what its successor sends.
+DELETE FROM outbox
+WHERE id = ANY($1::bigint[])
+  AND EXISTS (SELECT FROM outbox_lease WHERE holder = $2 AND epoch = $3)

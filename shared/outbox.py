@@ -1,0 +1,135 @@
+"""The relay: publishes what committed transactions left in the outbox, in order within a key.
+
+One relay a service publishes, by an expiring lease with an epoch. Publishing is at least once: a relay that
+dies between publishing and removing leaves the same bytes, with the same ``ce_id``, to its successor.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import asyncpg
+import structlog
+
+from shared.database import Queries
+from shared.instruments import PUBLISHED_TOTAL, RELAY_LEADER
+
+QUERIES = Queries.load("shared", "kernel.sql")
+LEASE_SECONDS = 10.0
+POLL_SECONDS = 2.0
+"""The safety net under NOTIFY; well inside the lease, which is renewed at every turn."""
+PASS_MESSAGES = 1_000
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A row of the outbox. ``topic`` is the registry's name."""
+
+    id: int
+    topic: str
+    key: bytes | None
+    value: bytes
+    headers: tuple[tuple[str, bytes], ...]
+
+
+Send = Callable[[Message], Awaitable[None]]
+"""Publishes one message and returns once the broker has acknowledged it; raises when it has not."""
+
+
+def waves(messages: Iterable[Message]) -> list[list[Message]]:
+    """Split messages so that no wave holds two of one key: sent wave after wave they keep their order.
+
+    Messages without a key promise no order and all go with the first wave.
+    """
+    result: list[list[Message]] = []
+    depth: dict[tuple[str, bytes], int] = {}
+    for message in messages:
+        level = 0
+        if message.key is not None:
+            place = (message.topic, message.key)
+            level = depth.get(place, 0)
+            depth[place] = level + 1
+        if level == len(result):
+            result.append([])
+        result[level].append(message)
+    return result
+
+
+async def send_in_order(messages: Iterable[Message], send: Send) -> tuple[list[int], Exception | None]:
+    """Send wave after wave; a key whose message failed is left out of the later waves.
+
+    Returns the ids that the broker acknowledged, and one of the failures.
+    """
+    sent: list[int] = []
+    failed: set[tuple[str, bytes | None]] = set()
+    failure: Exception | None = None
+    for wave in waves(messages):
+        ready = [message for message in wave if (message.topic, message.key) not in failed]
+        outcomes = await asyncio.gather(*map(send, ready), return_exceptions=True)
+        for message, outcome in zip(ready, outcomes, strict=True):
+            if outcome is None:
+                sent.append(message.id)
+                PUBLISHED_TOTAL.labels(topic=message.topic).inc()
+            elif isinstance(outcome, Exception):
+                failure = outcome
+                if message.key is not None:
+                    failed.add((message.topic, message.key))
+            else:
+                raise outcome
+    return sent, failure
+
+
+class Relay:
+    """Publishes one service's outbox for as long as this instance holds the lease."""
+
+    def __init__(self, pool: asyncpg.Pool[Any], send: Send, wake: asyncio.Event) -> None:
+        self._pool = pool
+        self._send = send
+        self._wake = wake
+        self._holder = str(uuid.uuid4())
+
+    async def run(self) -> None:
+        """Relay until cancelled, then give the lease back. Raises on a fault: the caller retries."""
+        try:
+            while True:
+                # Cleared before looking: a NOTIFY that comes while we look is not lost.
+                self._wake.clear()
+                while await self.relay_once():
+                    pass
+                try:
+                    await asyncio.wait_for(self._wake.wait(), timeout=POLL_SECONDS)
+                except TimeoutError:
+                    continue
+        finally:
+            RELAY_LEADER.set(0)
+            await self._release()
+
+    async def relay_once(self) -> bool:
+        """Publish one portion. Returns whether more may be waiting."""
+        epoch = await self._pool.fetchval(QUERIES.take_lease, self._holder, LEASE_SECONDS)
+        RELAY_LEADER.set(0 if epoch is None else 1)
+        if epoch is None:
+            return False
+        rows = await self._pool.fetch(QUERIES.read_unsent, PASS_MESSAGES)
+        sent, failure = await send_in_order(map(_message, rows), self._send)
+        if sent:
+            await self._pool.execute(QUERIES.remove_sent, sent, self._holder, epoch)
+        if failure is not None:
+            raise failure
+        return len(rows) == PASS_MESSAGES
+
+    async def _release(self) -> None:
+        try:
+            await self._pool.execute(QUERIES.release_lease, self._holder, timeout=2)
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+            log.info("outbox lease not given back, it will expire", error=str(error))
+
+
+def _message(row: asyncpg.Record) -> Message:
+    headers = tuple((name, value.encode()) for name, value in row["headers"])
+    return Message(row["id"], row["topic"], row["key"], row["value"], headers)

@@ -1,0 +1,327 @@
+"""A service's life: wait for what it needs, consume, relay, answer for its health, stop cleanly."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Literal
+
+import asyncpg
+import structlog
+import uvicorn
+from aiokafka import TopicPartition
+from faststream.kafka import KafkaBroker
+from prometheus_client import make_asgi_app
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Mount, Route
+
+from shared import logs
+from shared.broker import AssignmentWatch, create_missing_topics, make_broker, make_producer, sender, subscribe
+from shared.clock import Clock, WallClock
+from shared.consumer import Consumer
+from shared.database import connect_pool
+from shared.effects import Effects, Handler, outbox_channel
+from shared.errors import TruewardError, UsageError
+from shared.inbox import Place
+from shared.listener import Listener
+from shared.outbox import Relay
+from shared.retries import until_done
+from shared.settings import Settings
+from shared.topics import Service, Topic, read_by
+
+Isolation = Literal["read_committed", "repeatable_read", "serializable"]
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """What a service's handler and background loops are given."""
+
+    service: Service
+    settings: Settings
+    pool: asyncpg.Pool[Any]
+    clock: Clock
+    listener: Listener
+    input: Input
+
+    @contextlib.asynccontextmanager
+    async def transaction(self, isolation: Isolation = "read_committed") -> AsyncIterator[Effects]:
+        """Effects outside a batch, for background loops: durable when the block ends without an error."""
+        async with self.pool.acquire() as connection, connection.transaction(isolation=isolation):
+            effects = Effects(self.service, connection, self.clock.now())
+            yield effects
+            await effects.flush()
+
+
+@dataclass
+class Input:
+    """The service's side of its input topics, for loops that must know more than their records."""
+
+    topic_prefix: str
+    consumer: Consumer | None = None
+
+    async def places(self, topics: tuple[Topic, ...]) -> set[Place]:
+        """Every partition of the topics that the broker has now. Raises ``ConnectionError`` while unknown."""
+        kafka = self._kafka()
+        found: set[Place] = set()
+        for topic in topics:
+            partitions = kafka.partitions_for_topic(self.topic_prefix + topic.name)
+            if not partitions:
+                raise ConnectionError(f"the partitions of {topic.name} are not known yet")
+            found |= {(topic.name, partition) for partition in partitions}
+        return found
+
+    async def log_ends(self, places: set[Place]) -> dict[Place, int]:
+        """Where each partition's log ends now."""
+        partitions = {
+            TopicPartition(self.topic_prefix + topic, number): (topic, number) for topic, number in places
+        }
+        ends = await self._kafka().end_offsets(list(partitions))
+        return {partitions[partition]: end for partition, end in ends.items()}
+
+    def release(self) -> None:
+        """Read on in every partition that a handler held."""
+        if self.consumer is not None:
+            self.consumer.release()
+
+    def _kafka(self) -> Any:
+        if self.consumer is None or self.consumer.kafka is None:
+            raise ConnectionError("the consumer has not started yet")
+        return self.consumer.kafka
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServiceDefinition:
+    """A service: its name (schema, role and consumer group too), its handler, its loops.
+
+    ``background`` loops run beside the consumer until cancelled; one that raises is run again with backoff.
+    """
+
+    name: Service
+    handler_for: Callable[[Context], Handler]
+    background: tuple[Callable[[Context], Awaitable[None]], ...] = ()
+
+
+@dataclass
+class Health:
+    """What stands between the service and readiness; empty when nothing does."""
+
+    waiting_for: str | None = "PostgreSQL"
+    pool: asyncpg.Pool[Any] | None = None
+    watch: AssignmentWatch = field(default_factory=AssignmentWatch)
+
+    async def obstacle(self) -> str | None:
+        """In words, or None when ready."""
+        if self.waiting_for is not None or self.pool is None:
+            return f"waiting for {self.waiting_for}"
+        if not self.watch.assigned:
+            return "waiting for Kafka to assign partitions"
+        try:
+            await self.pool.fetchval("SELECT 1", timeout=2)
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+            return f"PostgreSQL does not answer: {type(error).__name__}"
+        return None
+
+
+class Worker:
+    """Runs a service's parts; ``run`` ends only by cancellation or by an error that waiting cannot cure."""
+
+    def __init__(self, definition: ServiceDefinition, settings: Settings, health: Health) -> None:
+        self._definition = definition
+        self._settings = settings
+        self._health = health
+        self._application_name = f"trueward-{definition.name}-{os.getpid()}"
+
+    async def run(self) -> None:
+        """Start everything in order, waiting for what is away, and keep it running."""
+        name, settings, health = self._definition.name, self._settings, self._health
+        dsn = settings.postgres_dsn.get_secret_value()
+        pool = await until_done(
+            "PostgreSQL", lambda: connect_pool(dsn, role=name, application_name=self._application_name)
+        )
+        try:
+            health.pool = pool
+            health.waiting_for = "Kafka"
+            if settings.create_topics:
+                await until_done("topics", lambda: create_missing_topics(settings))
+            listener = Listener(dsn, role=name, application_name=f"{self._application_name}-listen")
+            context = Context(
+                service=name,
+                settings=settings,
+                pool=pool,
+                clock=WallClock(),
+                listener=listener,
+                input=Input(settings.topic_prefix),
+            )
+            await self._run_parts(context)
+        finally:
+            health.waiting_for = "stop"
+            await asyncio.wait_for(pool.close(), timeout=5)
+
+    async def _run_parts(self, context: Context) -> None:
+        handler = self._definition.handler_for(context)
+        consumer = Consumer(
+            service=context.service,
+            settings=context.settings,
+            pool=context.pool,
+            clock=context.clock,
+            handler=handler,
+        )
+        context.input.consumer = consumer
+        wake = context.listener.event(outbox_channel(context.service))
+        loops = {loop.__name__: loop for loop in self._definition.background}
+        failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        broker = await until_done("Kafka", lambda: self._start_consuming(consumer, failed))
+        try:
+            self._health.waiting_for = None
+            async with asyncio.TaskGroup() as group:
+                group.create_task(_end_with(failed))
+                group.create_task(_for_ever("relay", lambda: self._relay(context, wake)))
+                for name, loop in loops.items():
+                    group.create_task(_for_ever(name, partial(loop, context)))
+                # Last, so that every part has asked for its events.
+                group.create_task(_for_ever("listener", context.listener.run))
+        finally:
+            # The batch in flight is finished and committed, or rolled back with its transaction.
+            await broker.stop()
+
+    async def _start_consuming(self, consumer: Consumer, failed: asyncio.Future[None]) -> KafkaBroker:
+        settings = self._settings
+        broker = make_broker(settings, self._application_name)
+
+        async def consume(raw: Any, kafka: Any) -> None:
+            if failed.done():
+                return
+            try:
+                await consumer.consume(raw, kafka)
+            except TruewardError as error:
+                if not failed.done():
+                    failed.set_exception(error)
+
+        subscriber = subscribe(
+            broker,
+            settings,
+            group=self._definition.name,
+            topics=read_by(self._definition.name),
+            watch=self._health.watch,
+            consume=consume,
+        )
+        try:
+            await broker.start()
+        except BaseException:
+            await broker.stop()
+            raise
+        consumer.kafka = subscriber.consumer
+        return broker
+
+    async def _relay(self, context: Context, wake: asyncio.Event) -> None:
+        # A new producer at each start: an idempotent one that has failed for good cannot be used again.
+        producer = make_producer(context.settings, f"{self._application_name}-relay")
+        await producer.start()
+        try:
+            await Relay(context.pool, sender(producer, context.settings.topic_prefix), wake).run()
+        finally:
+            await producer.stop()
+
+
+async def _end_with(failed: asyncio.Future[None]) -> None:
+    await failed
+
+
+async def _for_ever(name: str, loop: Callable[[], Awaitable[None]]) -> None:
+    """Run a loop again whenever it raises or returns."""
+    while True:
+        await until_done(name, loop)
+
+
+def health_app(health: Health) -> Starlette:
+    """``/health/live``, ``/health/ready`` and ``/metrics``."""
+
+    async def live(_request: Request) -> JSONResponse:
+        return JSONResponse({"status": "live"})
+
+    async def ready(_request: Request) -> JSONResponse:
+        obstacle = await health.obstacle()
+        if obstacle is None:
+            return JSONResponse({"status": "ready"})
+        return JSONResponse({"status": "not ready", "detail": obstacle}, status_code=503)
+
+    return Starlette(
+        routes=[
+            Route("/health/live", live),
+            Route("/health/ready", ready),
+            Mount("/metrics", make_asgi_app()),
+        ]
+    )
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises ``UsageError`` when the port is taken or not allowed."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+    except OSError as error:
+        listening.close()
+        raise UsageError(f"cannot listen on {host}:{port}: {error.strerror}") from error
+    return listening
+
+
+async def serve(app: Any, listening: socket.socket, work: Callable[[], Awaitable[None]] | None = None) -> None:
+    """Serve HTTP and do the work until SIGTERM or SIGINT; raises what ends the work before that."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=5))
+    # Signals are this function's: uvicorn would raise them again once it has stopped.
+    server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign, assignment]
+    serving = asyncio.create_task(server.serve(sockets=[listening]))
+    stopping = asyncio.create_task(stop.wait())
+    tasks: list[asyncio.Task[Any]] = [serving, stopping]
+    if work is not None:
+        tasks.append(asyncio.ensure_future(work()))
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks[1:]:
+            task.cancel()
+        results = await asyncio.gather(*tasks[1:], return_exceptions=True)
+        server.should_exit = True
+        await serving
+    for result in results:
+        if isinstance(result, BaseException) and not isinstance(result, asyncio.CancelledError):
+            raise result
+
+
+def run(definition: ServiceDefinition, settings: Settings) -> None:
+    """Run a service in this process until it is told to stop.
+
+    Raises ``UsageError`` when its port is taken; exits with 1 and one line when going on would be wrong.
+    """
+    logs.configure(definition.name, log_format=settings.log_format, level=settings.log_level)
+    health = Health()
+    listening = bind(settings.http_host, settings.http_port)
+    worker = Worker(definition, settings, health)
+    try:
+        asyncio.run(serve(health_app(health), listening, worker.run))
+    except* TruewardError as errors:
+        log.critical("stopped", error=str(_first(errors)))
+        sys.exit(1)
+
+
+def _first(errors: BaseExceptionGroup[Any]) -> BaseException:
+    error: BaseException = errors
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
