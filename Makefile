@@ -21,3 +21,6 @@ lint: install
 	$(BIN)/ruff format --check
 	$(BIN)/lint-imports
 	$(BIN)/mypy
+
+docs: install
+	$(BIN)/python -m deploy.docs
