@@ -1,0 +1,1 @@
+"""Snapshots in; breach streaks, escalation and alert transitions out."""
