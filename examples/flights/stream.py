@@ -1,7 +1,8 @@
 """What is published of each day: plain JSON records, as any client could write them.
 
-The stream's days are UTC's. A day holds the flights scheduled to depart in it, each with its prediction, the labels
-of those that land in it (of flights predicted that day or before), and the run of the pipeline that brought them.
+The stream's days are UTC's. A day holds the flights scheduled to depart in it, each with its prediction, the
+labels of those that land in it (of flights predicted that day or before), and the run of the pipeline that
+brought them.
 """
 
 from __future__ import annotations
