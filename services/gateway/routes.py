@@ -1,0 +1,181 @@
+"""The endpoints. Each asks one question of the store, the commands or the status, and adds nothing."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Path, Query, Request, Response
+from fastapi.responses import JSONResponse
+
+from services.gateway.answers import (
+    Accepted,
+    Jobs,
+    Live,
+    Models,
+    Monitoring,
+    Policies,
+    PolicyRun,
+    Ready,
+    SystemStatus,
+    Trend,
+)
+from services.gateway.commands import Pending, fresh_request_id, refuse_other_sites, request_id_of
+from services.gateway.openapi import problems
+from services.gateway.parameters import (
+    JobsParameters,
+    ModelsParameters,
+    MonitoringParameters,
+    Nothing,
+    PoliciesParameters,
+    RetrainPolicyParameters,
+    RunRequest,
+    TrendParameters,
+)
+from services.gateway.problems import Problem
+from services.gateway.resources import Held
+from services.gateway.store import policy_run
+from shared.contracts.base import Name
+from shared.contracts.retraining import Decision
+
+REQUESTS_PATH = "/api/v1/mlops/retrain/requests"
+NO_STORE = {"Cache-Control": "no-store"}
+
+mlops = APIRouter(prefix="/api/v1/mlops", tags=["mlops"])
+system = APIRouter(prefix="/api/v1", tags=["system"])
+health = APIRouter(prefix="/health", tags=["health"])
+
+_LOCATION = {"Location": {"description": "Where the decision will be.", "schema": {"type": "string"}}}
+_ACCEPTED: dict[int | str, dict[str, Any]] = {
+    202: {
+        "model": Accepted,
+        "description": "The request is on its way; the decision was not there within the wait.",
+        "headers": {
+            **_LOCATION,
+            "Retry-After": {"description": "Seconds to wait.", "schema": {"type": "string"}},
+        },
+    }
+}
+
+
+@mlops.get("/monitoring", responses=problems(404, 422, 503))
+async def monitoring(asked: Annotated[MonitoringParameters, Query()], held: Held) -> Monitoring:
+    """Is the model still good? Figures, thresholds and standing alerts, as of the newest snapshot."""
+    return await held.store.monitoring(asked)
+
+
+@mlops.get("/monitoring/trend", responses=problems(404, 422, 503))
+async def trend(asked: Annotated[TrendParameters, Query()], held: Held) -> Trend:
+    """The champion's figures, snapshot by snapshot, newest first."""
+    return await held.store.trend(asked)
+
+
+@mlops.get(
+    "/retrain/policy", response_model=PolicyRun, responses={**_ACCEPTED, **problems(403, 404, 409, 422, 503)}
+)
+async def retrain_policy(
+    asked: Annotated[RetrainPolicyParameters, Query()],
+    held: Held,
+    request: Request,
+) -> PolicyRun | Response:
+    """Should the model be retrained, and why? A dry run tells what the policy said of the newest snapshot.
+
+    `dry_run=false` runs the policy, as `POST /api/v1/mlops/retrain/requests` does.
+    """
+    if asked.dry_run:
+        return await held.store.dry_run(asked.model)
+    refuse_other_sites(request.headers)
+    outcome = await held.commands.run_policy(asked.model, fresh_request_id(), dry_run=False, requested_by=None)
+    return _answer(asked.model, outcome)
+
+
+@mlops.post(
+    "/retrain/requests", response_model=PolicyRun, responses={**_ACCEPTED, **problems(403, 404, 409, 422, 503)}
+)
+async def request_retrain(
+    asked: RunRequest,
+    held: Held,
+    idempotency_key: Annotated[
+        str,
+        Header(
+            alias="Idempotency-Key",
+            min_length=1,
+            max_length=255,
+            pattern="^[!-~]+$",
+            description="The same key for the same model is the same request: it acts once and has one answer.",
+        ),
+    ],
+    nothing: Annotated[Nothing, Query()],
+    request: Request,
+) -> PolicyRun | Response:
+    """Run the policy for a model now. A cause that a job already covers makes no second job, whoever asks."""
+    del nothing
+    refuse_other_sites(request.headers)
+    outcome = await held.commands.run_policy(
+        asked.model,
+        request_id_of(asked.model, idempotency_key),
+        dry_run=asked.dry_run,
+        requested_by=asked.requested_by,
+    )
+    return _answer(asked.model, outcome)
+
+
+@mlops.get("/retrain/requests/{request_id}", responses=problems(404, 422, 503))
+async def retrain_request(request_id: Annotated[Name, Path()], held: Held) -> PolicyRun:
+    """What came of a request."""
+    decision = await held.store.decision(request_id)
+    if decision is None:
+        raise Problem(
+            404,
+            "no-decision",
+            f"No decision answers the request {request_id!r}. Either it is still on its way, or nobody made it.",
+            title="No decision yet",
+            check=["the lag of the retrain service: GET /api/v1/system/status", "the request's id"],
+        )
+    return policy_run(decision)
+
+
+@mlops.get("/retrain/jobs", responses=problems(404, 422, 503))
+async def jobs(asked: Annotated[JobsParameters, Query()], held: Held) -> Jobs:
+    """Retraining jobs, newest first, with reasons, evidence, artifact, rollback plan and the run's details."""
+    return await held.store.jobs(asked)
+
+
+@mlops.get("/policies", responses=problems(404, 422, 503))
+async def policies(asked: Annotated[PoliciesParameters, Query()], held: Held) -> Policies:
+    """A model's policy in force, and all that were ever received for it, newest first."""
+    return await held.store.policies(asked)
+
+
+@system.get("/models", responses=problems(422, 503))
+async def models(asked: Annotated[ModelsParameters, Query()], held: Held) -> Models:
+    """The models known, by name: versions, champion, state, and how far each service has come."""
+    return await held.store.models(asked)
+
+
+@system.get("/system/status", responses=problems())
+async def status(held: Held) -> SystemStatus:
+    """Services, dependencies, lag, outboxes, the clock, and every champion's artifact. Always answers."""
+    return await held.status.system()
+
+
+@health.get("/live", responses=problems())
+async def live() -> Live:
+    """The process runs."""
+    return Live()
+
+
+@health.get("/ready", responses=problems(503))
+async def ready(held: Held) -> Ready:
+    """The database answers. Whether commands would reach the broker is said, but is no condition."""
+    await held.store.ping()
+    return Ready(broker=await held.kafka.obstacle() or "ok")
+
+
+def _answer(model: str, outcome: Decision | Pending) -> PolicyRun | Response:
+    if isinstance(outcome, Decision):
+        return policy_run(outcome)
+    location = f"{REQUESTS_PATH}/{outcome.request_id}"
+    body = Accepted(model=model, request_id=outcome.request_id, location=location)
+    return JSONResponse(
+        body.model_dump(mode="json"), status_code=202, headers={"Location": location, "Retry-After": "1"}
+    )

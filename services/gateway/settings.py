@@ -1,0 +1,30 @@
+"""What the gateway is told by its deployment, beside what every service is told."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from shared.settings import Settings
+
+
+class GatewaySettings(Settings):
+    """Settings of the gateway."""
+
+    metrics_url: str | None = Field(
+        None, description="Where the metrics service answers HTTP; without it its readiness is unknown."
+    )
+    alerting_url: str | None = Field(None, description="Where the alerting service answers HTTP.")
+    retrain_url: str | None = Field(None, description="Where the retrain service answers HTTP.")
+    decision_wait_seconds: float = Field(
+        5.0, ge=0, le=60, description="How long an executed policy's decision is waited for before a 202."
+    )
+    database_wait_seconds: float = Field(
+        3.0, gt=0, le=60, description="How long a request waits for PostgreSQL before a 503."
+    )
+    kafka_wait_seconds: float = Field(
+        3.0, gt=0, le=60, description="How long a request waits for the broker before it counts as away."
+    )
+
+    def service_urls(self) -> dict[str, str | None]:
+        """Where each consuming service answers HTTP, by the service's name."""
+        return {"metrics": self.metrics_url, "alerting": self.alerting_url, "retrain": self.retrain_url}
