@@ -1,0 +1,1 @@
+"""Snapshots in; decisions, retraining jobs, and what became of them out."""

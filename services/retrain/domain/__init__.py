@@ -1,0 +1,1 @@
+"""The rules of retraining: pure functions over frozen data, with time as an argument."""
