@@ -1,0 +1,91 @@
+"""Whatever a published schema admits is decoded, and says the same after any number of encodings."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
+
+from deploy.docs.schemas import schema_documents
+from shared.contracts.base import Contract, Event, unknown_fields
+from shared.contracts.catalogue import CATALOGUE
+from tests.contracts.strategies import JSON_VALUES, MOMENTS, as_bytes, documents
+
+SCHEMAS = {name: schema_documents()[f"{name}.schema.json"] for name in CATALOGUE}
+FEWER_BUT_LARGE = settings(max_examples=60, suppress_health_check=list(HealthCheck), deadline=None)
+
+
+def told_apart(event: str, document: dict[str, Any]) -> dict[str, Any]:
+    """A prediction says exactly one thing: the rule between fields that JSON Schema does not hold."""
+    if event != "prediction.v1":
+        return document
+    said = {name: document.get(name) for name in ("probability", "probabilities", "value")}
+    kept = next((name for name, value in said.items() if value is not None), None)
+    document = {name: value for name, value in document.items() if name not in said or name == kept}
+    if kept is None:
+        document["value"] = -0.5
+    if kept == "probabilities":
+        classes = list(document["probabilities"])
+        document["probabilities"] = dict.fromkeys(classes, 1 / len(classes))
+    if not (kept == "probability" and document.get("predicted") in (0, 1)):
+        document.pop("predicted", None)
+    return document
+
+
+def events(event: str) -> st.SearchStrategy[dict[str, Any]]:
+    return documents(SCHEMAS[event]).map(lambda document: told_apart(event, document))
+
+
+@pytest.mark.parametrize("event", CATALOGUE)
+def test_any_event_round_trips(event: str) -> None:
+    contract: type[Contract] = CATALOGUE[event]
+    validator = Draft202012Validator(SCHEMAS[event])
+
+    @FEWER_BUT_LARGE
+    @given(events(event))
+    def round_trips(document: dict[str, Any]) -> None:
+        first = contract.model_validate_json(as_bytes(document))
+        encoded = first.to_json()
+        again = contract.model_validate_json(encoded)
+        assert again == first
+        assert again.to_json() == encoded
+        assert unknown_fields(again) == ()
+        validator.validate(json.loads(encoded))
+        if isinstance(first, Event):
+            assert isinstance(again, Event)
+            assert again.event_id() == first.event_id()
+            assert again.event_time() == first.event_time()
+            assert first.event_time().tzinfo is UTC
+
+    round_trips()
+
+
+@pytest.mark.parametrize("event", CATALOGUE)
+def test_unknown_fields_change_nothing_that_is_known(event: str) -> None:
+    contract: type[Contract] = CATALOGUE[event]
+    names = st.text(min_size=1, max_size=12).filter(lambda name: name not in contract.model_fields)
+
+    @FEWER_BUT_LARGE
+    @given(events(event), st.dictionaries(names, JSON_VALUES, min_size=1, max_size=3))
+    def are_ignored_and_counted(document: dict[str, Any], unknown: dict[str, Any]) -> None:
+        plain = contract.model_validate_json(as_bytes(document))
+        richer = contract.model_validate_json(json.dumps({**document, **unknown}))
+        assert richer.to_json() == plain.to_json()
+        assert set(unknown_fields(richer)) - set(unknown_fields(plain)) == set(unknown)
+
+    are_ignored_and_counted()
+
+
+@given(MOMENTS)
+def test_a_moment_is_the_same_in_every_zone(moment: datetime) -> None:
+    contract = CATALOGUE["tick.v1"]
+    taken = contract.model_validate_json(as_bytes({"tick": moment.isoformat()}))
+    assert (
+        taken.known()
+        == contract.model_validate_json(as_bytes({"tick": moment.astimezone(UTC).isoformat()})).known()
+    )
