@@ -7,10 +7,20 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from shared.contracts.base import Contract, Event, Finite, Name, Sha256, Timestamp, sha256_of
+from shared.contracts.base import (
+    LARGEST_INT64,
+    Contract,
+    Event,
+    Finite,
+    Int64,
+    Name,
+    Sha256,
+    Timestamp,
+    sha256_of,
+)
 from shared.contracts.models import Artifact, Policy, Window
 
-Count = Annotated[int, Field(ge=0)]
+Count = Int64
 
 
 class ReliabilityBin(Contract):
@@ -82,7 +92,7 @@ class Snapshot(Event):
 
     snapshot_id: Name
     model: Name
-    sequence: Annotated[int, Field(ge=1)]
+    sequence: Annotated[int, Field(ge=1, le=LARGEST_INT64)]
     as_of: Timestamp
     clock: Literal["wall", "event"]
     interval_seconds: Annotated[int, Field(gt=0)]
