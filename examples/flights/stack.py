@@ -15,6 +15,7 @@ from pathlib import Path
 
 STARTS_WITHIN_SECONDS = 180
 STOPS_WITHIN_SECONDS = 30
+HOUSE = Path(__file__).resolve().parents[2]
 ENDPOINTS = "endpoints.json"
 
 
@@ -56,6 +57,7 @@ class Child:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
+                cwd=HOUSE,
                 # Ctrl-C is for the demo, which stops its children in order.
                 start_new_session=True,
             )
