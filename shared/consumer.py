@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
@@ -15,7 +16,7 @@ from aiokafka.errors import KafkaError
 from shared import inbox
 from shared.broker import as_record
 from shared.clock import Clock
-from shared.effects import Effects, Handler
+from shared.effects import Effects, Handler, Held
 from shared.errors import InputLostError, Refusal, TruewardError, is_refused_by_database
 from shared.inbox import Advance, Gap, Place
 from shared.instruments import BATCH_SECONDS, LOST_RECORDS_TOTAL, RECORDS_TOTAL, REPEATS_TOTAL
@@ -41,7 +42,8 @@ class Consumer:
         self._handler = handler
         self._proven: dict[Place, Gap] = {}
         self._beginnings: dict[Place, int] = {}
-        self._held: set[Place] = set()
+        self._held: dict[Place, Held] = {}
+        self.held_changed = asyncio.Event()
         self.kafka: AIOKafkaConsumer | None = None
 
     async def consume(self, raw: tuple[ConsumerRecord[bytes, bytes], ...], kafka: AIOKafkaConsumer) -> None:
@@ -134,8 +136,8 @@ class Consumer:
             if end < expected:
                 raise InputLostError(
                     f"topic {partition.topic} partition {partition.partition} ends at {end}, but {expected} "
-                    f"records were read from it: was it recreated? If so: trueward inbox reset --service {self._service} "
-                    f"--topic {repeated[partition][0]}"
+                    f"records were read from it: was it recreated? If so: "
+                    f"trueward inbox reset --service {self._service} --topic {repeated[partition][0]}"
                 )
 
     async def _seek_to_gaps(self, kafka: AIOKafkaConsumer, gaps: Iterable[Gap]) -> None:
@@ -147,19 +149,24 @@ class Consumer:
             log.warning("batch refused, seeking back", place=gap.place, expected=gap.expected, found=gap.found)
             _seek(kafka, partition, max(gap.expected, found[partition]))
 
-    def _wait_at_held(self, kafka: AIOKafkaConsumer, held: Mapping[Place, Record]) -> None:
-        for place, record in held.items():
+    def _wait_at_held(self, kafka: AIOKafkaConsumer, held: Mapping[Place, Held]) -> None:
+        for place, waiting in held.items():
             partition = self._partition(place)
-            if _seek(kafka, partition, record.offset):
+            if _seek(kafka, partition, waiting.offset):
                 kafka.pause(partition)
-                self._held.add(place)
+                self._held[place] = waiting
+        if held:
+            # What the partition waits for may have come between the transaction and the pause.
+            self.held_changed.set()
 
-    def release(self) -> None:
-        """Read on in every partition that a handler held."""
-        held, self._held = self._held, set()
+    def release(self, reached: int) -> None:
+        """Read on in every partition that was held until less than ``reached``."""
+        freed = [place for place, waiting in self._held.items() if waiting.until < reached]
+        for place in freed:
+            del self._held[place]
         if self.kafka is not None:
             assigned = self.kafka.assignment()
-            partitions = [partition for place in held if (partition := self._partition(place)) in assigned]
+            partitions = [partition for place in freed if (partition := self._partition(place)) in assigned]
             if partitions:
                 self.kafka.resume(*partitions)
 
@@ -203,7 +210,7 @@ class _Turn:
         self,
         taken: Sequence[Record],
         admission: inbox.Admission,
-        held: Mapping[Place, Record],
+        held: Mapping[Place, Held],
         positions: Mapping[Place, int],
         advances: Sequence[Advance],
     ) -> None:
@@ -214,7 +221,7 @@ class _Turn:
         self.advances = advances
 
 
-def _without_held(records: Iterable[Record], held: Mapping[Place, Record]) -> list[Record]:
+def _without_held(records: Iterable[Record], held: Mapping[Place, Held]) -> list[Record]:
     taken = []
     for record in records:
         first_held = held.get((record.topic, record.partition))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 from opentelemetry import propagate
@@ -23,6 +24,14 @@ QUERIES = Queries.load("shared", "kernel.sql")
 Headers = list[tuple[str, str]]
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Where a partition waits, and what for: anything reached above ``until``."""
+
+    offset: int
+    until: int
+
+
 class Effects:
     """What a handler may do while its batch's transaction is open.
 
@@ -33,7 +42,7 @@ class Effects:
         self.service = service
         self.connection = connection
         self.now = now
-        self.held: dict[Place, Record] = {}
+        self.held: dict[Place, Held] = {}
         self._messages: list[tuple[str, bytes | None, bytes, str]] = []
         self._refused: list[str] = []
 
@@ -64,9 +73,12 @@ class Effects:
         self.emit(DEAD_LETTERS, letter, key=record.key)
         self._refused.append(refusal.reason)
 
-    def hold(self, record: Record) -> None:
-        """Take neither this record nor those behind it in its partition: they are read again later."""
-        self.held.setdefault((record.topic, record.partition), record)
+    def hold(self, record: Record, *, until: int) -> None:
+        """Take neither this record nor those behind it in its partition.
+
+        They are read again once the service releases what was held until less than it has reached by then.
+        """
+        self.held.setdefault((record.topic, record.partition), Held(record.offset, until))
 
     async def flush(self) -> int:
         """Append the events to the outbox and wake the relay. Returns how many events there were."""

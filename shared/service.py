@@ -88,15 +88,23 @@ class Input:
         ends = await self._kafka().end_offsets(list(partitions))
         return {partitions[partition]: end for partition, end in ends.items()}
 
-    def release(self) -> None:
-        """Read on in every partition that a handler held."""
+    def release(self, reached: int) -> None:
+        """Read on in every partition that the handler held until less than ``reached``."""
         if self.consumer is not None:
-            self.consumer.release()
+            self.consumer.release(reached)
+
+    @property
+    def held_changed(self) -> asyncio.Event:
+        """Set whenever a partition begins to wait."""
+        return self._started().held_changed
 
     def _kafka(self) -> Any:
+        return self._started().kafka
+
+    def _started(self) -> Consumer:
         if self.consumer is None or self.consumer.kafka is None:
             raise ConnectionError("the consumer has not started yet")
-        return self.consumer.kafka
+        return self.consumer
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,216 @@
+"""The two clocks: loops that find the next boundary and cut it, once, whichever instance is first."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from functools import partial
+
+import asyncpg
+import structlog
+from aiokafka.errors import KafkaError
+
+from services.metrics.cutting import ChampionChangedError, Cut, adopt_champions, cut_snapshots
+from services.metrics.domain.buckets import MICROSECONDS, bucket_seconds
+from services.metrics.domain.clock import first_boundary, holder, wall_cut
+from services.metrics.handlers import CLOCK_CHANNEL
+from services.metrics.instruments import LAST_AS_OF_SECONDS, SNAPSHOTS_TOTAL
+from services.metrics.intake import CLOCK_TOPICS, microseconds
+from services.metrics.store import QUERIES
+from shared.database import Connection
+from shared.errors import UsageError
+from shared.inbox import Place
+from shared.retries import until_done
+from shared.service import Context
+from shared.settings import Settings
+from shared.topics import MODEL_VERSIONS, POLICIES
+
+POLL_SECONDS = 1.0
+"""The safety net under NOTIFY."""
+LOG_ENDS_SECONDS = 2.0
+log = structlog.get_logger()
+
+
+def interval_of(settings: Settings) -> int:
+    """The snapshot interval in seconds."""
+    return int(settings.snapshot_interval.total_seconds())
+
+
+async def prepare_clock(connection: Connection, settings: Settings) -> None:
+    """Start the deployment's clock, or check that it still is the one that was started.
+
+    Raises ``UsageError`` when the clock or the width of buckets would change: sums that exist already could not
+    answer for the new boundaries.
+    """
+    interval = interval_of(settings)
+    width = bucket_seconds(interval)
+    await connection.execute(QUERIES.start_clock, settings.clock, interval, width)
+    row = await _read_clock(connection)
+    if row["clock"] != settings.clock:
+        raise UsageError(
+            f"this database was begun with the {row['clock']} clock; the {settings.clock} clock needs a new one"
+        )
+    if row["bucket_seconds"] != width:
+        raise UsageError(
+            f"this database was begun with buckets of {row['bucket_seconds']} s; a snapshot interval of "
+            f"{interval} s needs {width} s and so a new database"
+        )
+    if row["interval_seconds"] != interval:
+        if settings.clock == "event":
+            raise UsageError(
+                f"this database was begun with an interval of {row['interval_seconds']} s; on the event clock "
+                "another one needs a new database"
+            )
+        await connection.execute(QUERIES.change_interval, interval)
+
+
+async def run_clock(context: Context) -> None:
+    """Cut every boundary that comes, until cancelled."""
+    async with context.pool.acquire() as connection:
+        await prepare_clock(connection, context.settings)
+    if context.settings.clock == "wall":
+        await _run_wall(context)
+    else:
+        await _run_event(context)
+
+
+async def _run_wall(context: Context) -> None:
+    interval = interval_of(context.settings)
+    while True:
+        now = microseconds(context.clock.now())
+        next_boundary = (now // MICROSECONDS // interval + 1) * interval
+        await asyncio.sleep(next_boundary - now / MICROSECONDS)
+        log_ends = await _log_ends(context)
+        await until_done("snapshot", partial(cut_wall, context, log_ends))
+
+
+async def _log_ends(context: Context) -> Mapping[Place, int]:
+    """Where the input ends, to tell whether intake is behind.
+
+    Empty where the broker cannot be believed or does not answer: silence must be noticed then as well.
+    """
+    if not context.settings.kafka_true_end_offsets:
+        return {}
+    try:
+        async with asyncio.timeout(LOG_ENDS_SECONDS):
+            return await context.input.log_ends(await context.input.places(CLOCK_TOPICS))
+    except (KafkaError, OSError, TimeoutError) as error:
+        log.warning("log ends unknown, the fetched ones are used", error=str(error))
+        return {}
+
+
+async def cut_wall(context: Context, log_ends: Mapping[Place, int]) -> bool:
+    """Cut the newest boundary that has passed, unless another instance has. Returns whether this one did."""
+    interval = interval_of(context.settings)
+    async with context.pool.acquire() as connection:
+        row = await _read_clock(connection)
+    due = wall_cut(microseconds(context.clock.now()), interval, row["last_as_of"])
+    if due is None:
+        return False
+    cut = Cut(
+        as_of=due.as_of,
+        clock="wall",
+        interval_seconds=interval,
+        bucket_seconds=bucket_seconds(interval),
+        missed=due.missed,
+        log_ends=log_ends,
+    )
+    return await _cut(context, cut, next_boundary=None)
+
+
+async def _cut(context: Context, cut: Cut, next_boundary: int | None) -> bool:
+    """Cut a boundary unless another instance does; try again where one was at it or a champion just changed."""
+    while True:
+        try:
+            return await _cut_once(context, cut, next_boundary)
+        except (asyncpg.SerializationError, ChampionChangedError) as reason:
+            log.debug("boundary looked at again", as_of=cut.as_of, reason=str(reason))
+
+
+async def _cut_once(context: Context, cut: Cut, next_boundary: int | None) -> bool:
+    async with context.transaction() as effects:
+        await adopt_champions(effects, cut)
+    async with context.transaction("repeatable_read") as effects:
+        row = await _read_clock(effects.connection, QUERIES.lock_clock)
+        if row["last_as_of"] is not None and row["last_as_of"] >= cut.as_of:
+            return False
+        count = await cut_snapshots(effects, cut)
+        await effects.connection.execute(QUERIES.move_clock, cut.as_of, next_boundary)
+        await effects.connection.execute("SELECT pg_notify($1, '')", CLOCK_CHANNEL)
+    SNAPSHOTS_TOTAL.inc(count)
+    LAST_AS_OF_SECONDS.set(cut.as_of)
+    return True
+
+
+async def _read_clock(connection: Connection, query: str = QUERIES.read_clock) -> asyncpg.Record:
+    row: asyncpg.Record | None = await connection.fetchrow(query)
+    if row is None:
+        raise ConnectionError("the clock's row is missing; it is written when the service starts")
+    return row
+
+
+async def _run_event(context: Context) -> None:
+    woken = context.listener.event(CLOCK_CHANNEL)
+    held = context.input.held_changed
+    while True:
+        woken.clear()
+        held.clear()
+        while await advance_event_clock(context):
+            pass
+        waits = [asyncio.ensure_future(event.wait()) for event in (woken, held)]
+        try:
+            await asyncio.wait(waits, timeout=POLL_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+
+
+async def advance_event_clock(context: Context) -> bool:
+    """Release what waits for boundaries already cut, then take the next step if every partition is ready.
+
+    Returns whether there may be another step to take at once.
+    """
+    async with context.pool.acquire() as connection:
+        row = await _read_clock(connection)
+        times = await connection.fetch(QUERIES.read_partition_times)
+    boundary: int | None = row["next_boundary"]
+    if boundary is not None:
+        context.input.release(boundary)
+    reached = {(time["topic"], time["partition"]): time["reached_at"] for time in times}
+    places = await context.input.places(CLOCK_TOPICS)
+    if holder(places, reached, boundary) is not None:
+        return False
+    interval = interval_of(context.settings)
+    if boundary is None:
+        async with context.transaction() as effects:
+            await effects.connection.execute(
+                QUERIES.set_first_boundary, first_boundary(reached.values(), interval)
+            )
+            await effects.connection.execute("SELECT pg_notify($1, '')", CLOCK_CHANNEL)
+        return True
+    if not await _operators_heard(context):
+        return False
+    cut = Cut(
+        as_of=boundary,
+        clock="event",
+        interval_seconds=interval,
+        bucket_seconds=bucket_seconds(interval),
+        missed=0,
+        log_ends={},
+    )
+    await _cut(context, cut, next_boundary=boundary + interval)
+    return True
+
+
+async def _operators_heard(context: Context) -> bool:
+    """Whether every policy and model version published so far was taken in.
+
+    They carry no event time of their own on the clock, so a boundary waits for all of them: what was published
+    before the records that reached the boundary is in the snapshot, in a replay as well.
+    """
+    places = await context.input.places((POLICIES, MODEL_VERSIONS))
+    ends = await context.input.log_ends(places)
+    async with context.pool.acquire() as connection:
+        rows = await connection.fetch(QUERIES.read_offsets)
+    taken = {(row["topic"], row["partition"]): row["next_offset"] for row in rows}
+    return all(taken.get(place, 0) >= end for place, end in ends.items())

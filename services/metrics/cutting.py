@@ -1,0 +1,395 @@
+"""Cutting a snapshot: everything before a boundary, of every model, in one REPEATABLE READ transaction."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
+
+from services.metrics.domain import figures, histogram
+from services.metrics.domain.buckets import MICROSECONDS, WINDOW_SECONDS, widths, window_tiles
+from services.metrics.domain.figures import NOTHING, Totals
+from services.metrics.domain.versions import (
+    PolicyEvent,
+    VersionEvent,
+    all_retired,
+    champion,
+    in_force,
+    new_labels_after,
+)
+from services.metrics.intake import CLOCK_TOPICS, microseconds, moment_of
+from services.metrics.store import MODEL_SHARDS, QUERIES
+from shared.contracts.base import canonical_json
+from shared.contracts.models import Artifact, Policy
+from shared.contracts.snapshots import (
+    Champion,
+    Metrics,
+    ReliabilityBin,
+    Snapshot,
+    VersionMetrics,
+    snapshot_id,
+)
+from shared.database import Connection
+from shared.effects import Effects
+from shared.inbox import Place
+from shared.topics import SNAPSHOTS
+
+FigureKey = tuple[str, str, str]
+"""Version (empty: all together), segment (empty: all), window."""
+
+
+class ChampionChangedError(Exception):
+    """A champion changed after new labels were counted for the one before; count again, then cut."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cut:
+    """A boundary to cut: ``as_of`` in seconds since 1970; the rest as the snapshot says it."""
+
+    as_of: int
+    clock: Literal["wall", "event"]
+    interval_seconds: int
+    bucket_seconds: int
+    missed: int
+    log_ends: Mapping[Place, int]
+
+    @property
+    def moment(self) -> datetime:
+        """``as_of`` as a datetime."""
+        return datetime.fromtimestamp(self.as_of, UTC)
+
+    @property
+    def microseconds(self) -> int:
+        """``as_of`` in microseconds since 1970."""
+        return self.as_of * MICROSECONDS
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """What is known of one model at the boundary, its sums apart."""
+
+    model_id: int
+    model: str
+    last_sequence: int
+    new_labels: int
+    champion: Champion | None
+    policy: Policy
+    newest_data_at: int | None
+    newest_run_at: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """Version and policy events of all models, by model."""
+
+    versions: Mapping[str, Sequence[tuple[VersionEvent, dict[str, Any]]]]
+    policies: Mapping[str, Sequence[tuple[PolicyEvent, dict[str, Any]]]]
+    predicting: Mapping[int, Mapping[int, str]]
+
+    def champion_of(self, model: str, as_of: int) -> Champion | None:
+        """The champion at ``as_of`` (microseconds since 1970)."""
+        events = self.versions.get(model, ())
+        found = champion((event for event, _ in events), as_of)
+        if found is None:
+            return None
+        document = next(document for event, document in events if event is found)
+        artifact = document.get("artifact")
+        trained_through = document.get("trained_through")
+        return Champion(
+            version=found.version,
+            changed_at=moment_of(found.since),
+            trained_through=None if trained_through is None else datetime.fromisoformat(trained_through),
+            artifact=None if artifact is None else Artifact.model_validate_json(json.dumps(artifact)),
+        )
+
+    def policy_of(self, model: str, as_of: int) -> Policy | None:
+        """The policy in force at ``as_of``; None where none was received."""
+        events = self.policies.get(model, ())
+        found = in_force((event for event, _ in events), as_of)
+        if found is None:
+            return None
+        return Policy.model_validate_json(
+            json.dumps(next(document for event, document in events if event is found))
+        )
+
+    def is_retired(self, model: str, model_id: int, as_of: int) -> bool:
+        """Whether every version of the model is retired."""
+        events = (event for event, _ in self.versions.get(model, ()))
+        return all_retired(events, self.predicting.get(model_id, {}).values(), as_of)
+
+    def is_known(self, model: str, model_id: int, as_of: int) -> bool:
+        """Whether the model has been heard of by ``as_of``: a prediction, a version or a policy."""
+        return (
+            model_id in self.predicting
+            or any(event.since <= as_of for event, _ in self.versions.get(model, ()))
+            or in_force((event for event, _ in self.policies.get(model, ())), as_of) is not None
+        )
+
+
+async def read_world(connection: Connection) -> World:
+    """Read what operators and trainers have said so far."""
+    versions = defaultdict(list)
+    for row in await connection.fetch(QUERIES.read_version_events):
+        event = VersionEvent(row["version"], row["stage"], row["stage_since"])
+        versions[row["model"]].append((event, row["document"]))
+    policies = defaultdict(list)
+    for row in await connection.fetch(QUERIES.read_policy_events):
+        policies[row["model"]].append((PolicyEvent(row["offset"], row["effective_at"]), row["document"]))
+    predicting: dict[int, dict[int, str]] = defaultdict(dict)
+    for row in await connection.fetch(QUERIES.read_predicting_versions):
+        predicting[row["model_id"]][row["version_id"]] = row["version"]
+    return World(versions, policies, predicting)
+
+
+async def adopt_champions(effects: Effects, cut: Cut) -> None:
+    """Where the champion at the boundary is another than labels were counted for, count them afresh.
+
+    A transaction of its own before the cut: it takes the models' locks, which the cut must not wait for.
+    """
+    connection = effects.connection
+    world = await read_world(connection)
+    for row in await connection.fetch(QUERIES.read_models_for_snapshot):
+        found = world.champion_of(row["model"], cut.microseconds)
+        version, limit = _counted_for(found)
+        if (version, limit) == (row["champion_version"], row["new_labels_after"]):
+            continue
+        bucket = None if limit is None else limit // MICROSECONDS // cut.bucket_seconds * cut.bucket_seconds
+        await connection.execute(QUERIES.lock_model_shards, [row["model_id"] % MODEL_SHARDS])
+        await connection.execute(
+            QUERIES.adopt_champion, row["model_id"], version, limit, bucket, cut.bucket_seconds
+        )
+
+
+def _counted_for(found: Champion | None) -> tuple[str | None, int | None]:
+    """The champion's name and the moment that labels must be later than to be new to it."""
+    if found is None:
+        return None, None
+    trained = None if found.trained_through is None else microseconds(found.trained_through)
+    return found.version, new_labels_after(trained, microseconds(found.changed_at))
+
+
+async def cut_snapshots(effects: Effects, cut: Cut) -> int:
+    """Make and publish one snapshot of every model that has any. Returns how many.
+
+    The transaction must be REPEATABLE READ and hold the clock's row, so that figures and offsets agree and each
+    boundary is cut by one instance.
+    """
+    connection = effects.connection
+    world = await read_world(connection)
+    facts = await _read_facts(connection, world, cut)
+    totals = await _read_totals(connection, world, cut)
+    offsets, catching_up = await _read_offsets(connection, cut)
+    snapshots, all_figures = [], []
+    for fact in facts:
+        found = _figures_of(fact, totals.get(fact.model_id, {}), cut)
+        snapshot = _snapshot(fact, found, cut, offsets, catching_up=catching_up)
+        effects.emit(SNAPSHOTS, snapshot, key=fact.model)
+        snapshots.append(snapshot)
+        all_figures.append(found)
+    await _save(connection, snapshots, all_figures)
+    return len(snapshots)
+
+
+async def _read_facts(connection: Connection, world: World, cut: Cut) -> list[ModelFacts]:
+    late = {
+        row["model_id"]: int(row["entities"])
+        for row in await connection.fetch(QUERIES.read_late_labels, cut.as_of)
+    }
+    newest = {
+        row["model_id"]: row["newest_data_at"]
+        for row in await connection.fetch(QUERIES.read_newest_data, cut.as_of)
+    }
+    runs = {
+        row["model"]: row["completed_at"]
+        for row in await connection.fetch(QUERIES.read_newest_runs, cut.microseconds)
+    }
+    facts = []
+    for row in await connection.fetch(QUERIES.read_models_for_snapshot):
+        model_id, model = row["model_id"], row["model"]
+        if not world.is_known(model, model_id, cut.microseconds):
+            continue
+        if world.is_retired(model, model_id, cut.microseconds):
+            continue
+        found = world.champion_of(model, cut.microseconds)
+        if _counted_for(found) != (row["champion_version"], row["new_labels_after"]):
+            raise ChampionChangedError
+        run_times = [runs[name] for name in ("", model) if name in runs]
+        facts.append(
+            ModelFacts(
+                model_id=model_id,
+                model=model,
+                last_sequence=row["last_sequence"],
+                new_labels=max(0, row["new_labels"] - late.get(model_id, 0)),
+                champion=found,
+                policy=world.policy_of(model, cut.microseconds),
+                newest_data_at=newest.get(model_id),
+                newest_run_at=max(run_times, default=None),
+            )
+        )
+    return facts
+
+
+ModelTotals = dict[FigureKey, Totals]
+
+
+async def _read_totals(connection: Connection, world: World, cut: Cut) -> dict[int, ModelTotals]:
+    """Sums of every series and window, by model."""
+    kept = widths(cut.bucket_seconds)
+    tiles = [(window, tile) for window in WINDOW_SECONDS for tile in window_tiles(window, cut.as_of, kept)]
+    rows = await connection.fetch(
+        QUERIES.read_totals,
+        [window for window, _ in tiles],
+        [tile.width for _, tile in tiles],
+        [tile.since for _, tile in tiles],
+        [tile.until for _, tile in tiles],
+    )
+    result: dict[int, ModelTotals] = defaultdict(dict)
+    for row in rows:
+        version = world.predicting[row["model_id"]][row["version_id"]]
+        result[row["model_id"]][version, row["segment"], row["time_window"]] = Totals(
+            predictions=row["predictions"],
+            labelled=row["labelled"],
+            evaluated=row["evaluated"],
+            correct=row["correct"],
+            positives=row["positives"],
+            predicted_positives=row["predicted_positives"],
+            squared_error=int(row["squared_error"]),
+            log_loss=int(row["log_loss"]),
+            vector=histogram.total([row["histograms"]]),
+        )
+    return result
+
+
+async def _read_offsets(connection: Connection, cut: Cut) -> tuple[dict[str, dict[str, int]], bool]:
+    """Where every input partition stands, and whether intake is more than an interval behind the broker."""
+    offsets: dict[str, dict[str, int]] = defaultdict(dict)
+    observed = {topic.name for topic in CLOCK_TOPICS}
+    newest_allowed = cut.moment - timedelta(seconds=cut.interval_seconds)
+    behind = False
+    for row in await connection.fetch(QUERIES.read_offsets):
+        topic, partition = row["topic"], row["partition"]
+        offsets[topic][str(partition)] = row["next_offset"]
+        end = cut.log_ends.get((topic, partition), row["log_end_offset"])
+        waiting = end is not None and end > row["next_offset"]
+        received_at = row["received_at"]
+        late = received_at is None or received_at < newest_allowed
+        behind = behind or (cut.clock == "wall" and topic in observed and waiting and late)
+    return dict(offsets), behind
+
+
+def _figures_of(fact: ModelFacts, totals: ModelTotals, cut: Cut) -> dict[FigureKey, Metrics]:
+    """Metrics of every version, segment and window that has sums; of all versions together in every window."""
+    together: ModelTotals = {("", "", window): NOTHING for window in WINDOW_SECONDS}
+    for (_, segment, window), sums in totals.items():
+        key = ("", segment, window)
+        together[key] = together.get(key, NOTHING).plus(sums)
+    if fact.champion is not None:
+        for window in WINDOW_SECONDS:
+            together[fact.champion.version, "", window] = NOTHING
+    return {key: _metrics(sums, fact, cut) for key, sums in {**together, **totals}.items()}
+
+
+def _metrics(totals: Totals, fact: ModelFacts, cut: Cut) -> Metrics:
+    vector = totals.vector
+    interval = figures.wilson_interval(totals.correct, totals.evaluated)
+    return Metrics.model_construct(
+        kind="binary",
+        predictions=totals.predictions,
+        labels_awaited=totals.predictions - totals.labelled,
+        label_coverage=figures.ratio(totals.labelled, totals.predictions),
+        label_delay_p50_seconds=figures.delay_quantile(vector, 0.5),
+        label_delay_p95_seconds=figures.delay_quantile(vector, 0.95),
+        evaluated_predictions=totals.evaluated,
+        accuracy=figures.ratio(totals.correct, totals.evaluated),
+        accuracy_interval_95=interval,
+        brier_score=figures.mean_squared_error(totals),
+        log_loss=figures.mean_log_loss(totals),
+        auc=figures.auc(vector),
+        ece=figures.expected_calibration_error(vector),
+        positive_rate=figures.ratio(totals.positives, totals.evaluated),
+        predicted_positive_rate=figures.ratio(totals.predicted_positives, totals.evaluated),
+        reliability=tuple(
+            ReliabilityBin.model_construct(
+                lower=row.lower,
+                upper=row.upper,
+                count=row.count,
+                mean_probability=row.mean_probability,
+                positive_rate=row.positive_rate,
+            )
+            for row in figures.reliability(vector)
+        ),
+        new_labels=fact.new_labels,
+        data_freshness_seconds=_freshness(fact.newest_data_at, cut),
+        pipeline_freshness_seconds=_freshness(fact.newest_run_at, cut),
+    )
+
+
+def _freshness(newest: int | None, cut: Cut) -> float | None:
+    return None if newest is None else (cut.microseconds - newest) / MICROSECONDS
+
+
+def _snapshot(
+    fact: ModelFacts,
+    found: Mapping[FigureKey, Metrics],
+    cut: Cut,
+    offsets: dict[str, dict[str, int]],
+    *,
+    catching_up: bool,
+) -> Snapshot:
+    window = fact.policy.window
+    judged = "" if fact.champion is None else fact.champion.version
+    versions = {
+        version: VersionMetrics(
+            evaluated_predictions=metrics.evaluated_predictions,
+            accuracy=metrics.accuracy,
+            brier_score=metrics.brier_score,
+            log_loss=metrics.log_loss,
+        )
+        for (version, segment, time_window), metrics in sorted(found.items())
+        if version and not segment and time_window == window and metrics.evaluated_predictions
+    }
+    return Snapshot(
+        snapshot_id=snapshot_id(fact.model, fact.last_sequence + 1),
+        model=fact.model,
+        sequence=fact.last_sequence + 1,
+        as_of=cut.moment,
+        clock=cut.clock,
+        interval_seconds=cut.interval_seconds,
+        missed_boundaries=cut.missed,
+        catching_up=catching_up,
+        window=window,
+        champion=fact.champion,
+        policy=fact.policy,
+        policy_sha256=fact.policy.sha256(),
+        metrics=found[judged, "", window],
+        versions=versions,
+        offsets=offsets,
+    )
+
+
+async def _save(
+    connection: Connection, snapshots: Sequence[Snapshot], all_figures: Sequence[Mapping[FigureKey, Metrics]]
+) -> None:
+    if not snapshots:
+        return
+    columns = (
+        [snapshot.model for snapshot in snapshots],
+        [snapshot.sequence for snapshot in snapshots],
+        [snapshot.snapshot_id for snapshot in snapshots],
+        [snapshot.as_of for snapshot in snapshots],
+    )
+    await connection.execute(
+        QUERIES.save_snapshots, *columns, [snapshot.to_json().decode() for snapshot in snapshots]
+    )
+    await connection.execute(QUERIES.save_latest_figures, *columns, [_figure_rows(found) for found in all_figures])
+
+
+def _figure_rows(found: Mapping[FigureKey, Metrics]) -> str:
+    rows = [
+        {"version": version, "segment": segment, "window": window, "metrics": metrics.known()}
+        for (version, segment, window), metrics in sorted(found.items())
+    ]
+    return canonical_json(rows).decode()

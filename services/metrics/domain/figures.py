@@ -1,0 +1,139 @@
+"""From sums to figures: the one place where anything is divided."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from services.metrics.domain import histogram
+from services.metrics.domain.histogram import DELAY_EDGES, PROBABILITY_BINS, Vector
+
+Z_95 = 1.959963984540054
+"""The 97.5 % quantile of the normal distribution."""
+
+RELIABILITY_BINS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """Sums over a window. ``vector`` as in :mod:`histogram`."""
+
+    predictions: int
+    labelled: int
+    evaluated: int
+    correct: int
+    positives: int
+    predicted_positives: int
+    squared_error: int
+    log_loss: int
+    vector: Vector
+
+    def plus(self, other: Totals) -> Totals:
+        """The sums of two sets of predictions together."""
+        return Totals(
+            self.predictions + other.predictions,
+            self.labelled + other.labelled,
+            self.evaluated + other.evaluated,
+            self.correct + other.correct,
+            self.positives + other.positives,
+            self.predicted_positives + other.predicted_positives,
+            self.squared_error + other.squared_error,
+            self.log_loss + other.log_loss,
+            self.vector + other.vector,
+        )
+
+
+NOTHING = Totals(0, 0, 0, 0, 0, 0, 0, 0, histogram.total(()))
+
+
+@dataclass(frozen=True, slots=True)
+class ReliabilityRow:
+    """Predictions with ``lower`` <= probability < ``upper``: how many, their mean, and how often it happened."""
+
+    lower: float
+    upper: float
+    count: int
+    mean_probability: float
+    positive_rate: float
+
+
+def ratio(numerator: int, denominator: int) -> float | None:
+    """A share, or None where there is nothing to share."""
+    return numerator / denominator if denominator else None
+
+
+def mean_squared_error(totals: Totals) -> float | None:
+    """Brier score: the mean squared error of probabilities (Brier 1950)."""
+    return totals.squared_error / (totals.evaluated * 10**12) if totals.evaluated else None
+
+
+def mean_log_loss(totals: Totals) -> float | None:
+    """Mean of -ln(probability given to what happened)."""
+    return totals.log_loss / (totals.evaluated * 10**9) if totals.evaluated else None
+
+
+def wilson_interval(successes: int, trials: int) -> tuple[float, float] | None:
+    """The 95 % score interval of a proportion (Wilson 1927), within [0, 1]; None without trials."""
+    if trials == 0:
+        return None
+    share = successes / trials
+    z2 = Z_95 * Z_95
+    centre = (share + z2 / (2 * trials)) / (1 + z2 / trials)
+    half = Z_95 / (1 + z2 / trials) * math.sqrt(share * (1 - share) / trials + z2 / (4 * trials * trials))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def auc(vector: Vector) -> float | None:
+    """Area under the ROC curve from the 50 bins, ties within a bin counting half (Hanley and McNeil 1982)."""
+    negatives, positives = histogram.negatives(vector), histogram.positives(vector)
+    pairs = int(negatives.sum()) * int(positives.sum())
+    if pairs == 0:
+        return None
+    below = 0
+    doubled = 0
+    for negative, positive in zip(negatives, positives, strict=True):
+        doubled += int(positive) * (2 * below + int(negative))
+        below += int(negative)
+    return doubled / (2 * pairs)
+
+
+def expected_calibration_error(vector: Vector) -> float | None:
+    """ECE over the 10 bins of the reliability table, weighted by their counts (Naeini et al. 2015)."""
+    rows = reliability(vector)
+    count = sum(row.count for row in rows)
+    if count == 0:
+        return None
+    return math.fsum(row.count * abs(row.positive_rate - row.mean_probability) for row in rows) / count
+
+
+def reliability(vector: Vector) -> tuple[ReliabilityRow, ...]:
+    """The reliability table: 10 bins of width 0.1, those without predictions left out."""
+    negatives, positives = histogram.negatives(vector), histogram.positives(vector)
+    sums = histogram.probability_sums(vector)
+    merged = PROBABILITY_BINS // RELIABILITY_BINS
+    rows = []
+    for place in range(RELIABILITY_BINS):
+        part = slice(place * merged, (place + 1) * merged)
+        happened = int(positives[part].sum())
+        count = happened + int(negatives[part].sum())
+        if count:
+            mean = int(sums[part].sum()) / (count * 10**9)
+            rows.append(ReliabilityRow(place / 10, (place + 1) / 10, count, mean, happened / count))
+    return tuple(rows)
+
+
+def delay_quantile(vector: Vector, share: float) -> float | None:
+    """A quantile of the label delay in seconds, linear within its bin; the open last bin says its lower edge."""
+    counts = [int(count) for count in histogram.delays(vector)]
+    wanted = share * sum(counts)
+    if wanted == 0:
+        return None
+    edges = (0, *DELAY_EDGES)
+    reached = 0
+    for place, count in enumerate(counts):
+        if count and reached + count >= wanted:
+            if place >= len(DELAY_EDGES):
+                break
+            return edges[place] + (edges[place + 1] - edges[place]) * (wanted - reached) / count
+        reached += count
+    return float(DELAY_EDGES[-1])

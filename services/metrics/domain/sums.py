@@ -1,0 +1,106 @@
+"""Sums of contributions: what a bucket holds, and the change that a batch makes to it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from services.metrics.domain import histogram
+from services.metrics.domain.buckets import start_of
+from services.metrics.domain.joining import Evaluation, StoredPrediction
+
+
+@dataclass(slots=True)
+class Sums:
+    """Additive figures of one bucket; ``histogram`` counts by bin (see :mod:`histogram`).
+
+    ``predictions`` and ``labelled`` belong to the bucket of the prediction, the rest to that of the evaluation.
+    """
+
+    predictions: int = 0
+    labelled: int = 0
+    evaluated: int = 0
+    correct: int = 0
+    positives: int = 0
+    predicted_positives: int = 0
+    squared_error: int = 0
+    log_loss: int = 0
+    histogram: dict[int, int] = field(default_factory=lambda: defaultdict(int))
+
+    def add(self, other: Sums) -> None:
+        """Add another bucket's figures."""
+        self.predictions += other.predictions
+        self.labelled += other.labelled
+        self.evaluated += other.evaluated
+        self.correct += other.correct
+        self.positives += other.positives
+        self.predicted_positives += other.predicted_positives
+        self.squared_error += other.squared_error
+        self.log_loss += other.log_loss
+        for place, count in other.histogram.items():
+            self.histogram[place] += count
+
+    def is_zero(self) -> bool:
+        """Whether adding this would change nothing."""
+        return not (
+            self.predictions
+            or self.labelled
+            or self.evaluated
+            or self.correct
+            or self.positives
+            or self.predicted_positives
+            or self.squared_error
+            or self.log_loss
+            or any(self.histogram.values())
+        )
+
+
+BucketKey = tuple[int, int, int]
+"""Series id, width in seconds, start in seconds since 1970."""
+
+
+class Changes:
+    """The changes of one batch, by series and bucket of the narrowest width."""
+
+    def __init__(self, narrowest: int) -> None:
+        self._narrowest = narrowest
+        self._sums: dict[tuple[int, int], Sums] = defaultdict(Sums)
+
+    def predicted(self, series_ids: tuple[int, ...], prediction: StoredPrediction) -> None:
+        """Count a prediction that was not known before."""
+        start = start_of(prediction.predicted_at, self._narrowest)
+        for series_id in series_ids:
+            self._sums[series_id, start].predictions += 1
+
+    def evaluated(
+        self, series_ids: tuple[int, ...], prediction: StoredPrediction, evaluation: Evaluation, sign: int
+    ) -> None:
+        """Put an evaluation in (``sign`` 1) or take it out, by its stored integers (``sign`` -1)."""
+        entries = histogram.entries(
+            prediction.probability, positive=evaluation.positive, delay_seconds=evaluation.delay_seconds
+        )
+        predicted = start_of(prediction.predicted_at, self._narrowest)
+        start = start_of(evaluation.evaluated_at, self._narrowest)
+        for series_id in series_ids:
+            self._sums[series_id, predicted].labelled += sign
+            sums = self._sums[series_id, start]
+            sums.evaluated += sign
+            sums.correct += sign * evaluation.correct
+            sums.positives += sign * evaluation.positive
+            sums.predicted_positives += sign * prediction.predicted_positive
+            sums.squared_error += sign * evaluation.squared_error
+            sums.log_loss += sign * evaluation.log_loss
+            for place, amount in entries:
+                sums.histogram[place] += sign * amount
+
+    def by_bucket(self, kept: tuple[int, ...]) -> Mapping[BucketKey, Sums]:
+        """The changes at every width that is kept; those that cancel out are left out."""
+        result: dict[BucketKey, Sums] = {}
+        for (series_id, start), sums in self._sums.items():
+            for width in kept:
+                key = (series_id, width, start // width * width)
+                if key not in result:
+                    result[key] = Sums()
+                result[key].add(sums)
+        return {key: sums for key, sums in result.items() if not sums.is_zero()}

@@ -1,0 +1,195 @@
+"""From a batch of records to what the join and the clock work on; what is refused becomes a dead letter here."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from services.metrics.domain.buckets import MICROSECONDS
+from services.metrics.domain.contributions import decides_positive, score
+from services.metrics.domain.identity import id_of, key_of
+from services.metrics.domain.joining import Label, StoredPrediction
+from shared import topics
+from shared.contracts import observations
+from shared.contracts.base import Contract, unknown_fields
+from shared.contracts.models import ModelVersion, Policy
+from shared.decoding import decode
+from shared.effects import Effects
+from shared.errors import Refusal
+from shared.inbox import Place
+from shared.instruments import UNKNOWN_FIELDS_TOTAL
+from shared.records import Record
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+CLOCK_TOPICS = (topics.PREDICTIONS, topics.LABELS, topics.PIPELINE_RUNS)
+"""The topics whose partitions carry event time."""
+
+_CLOCK_NAMES = frozenset(topic.name for topic in CLOCK_TOPICS)
+_NOT_STARTED = -(1 << 62)
+Segments = tuple[tuple[str, str], ...]
+
+
+def microseconds(moment: datetime) -> int:
+    """Microseconds since 1970."""
+    since = moment - EPOCH
+    return (since.days * 86_400 + since.seconds) * MICROSECONDS + since.microseconds
+
+
+def moment_of(microseconds_since_1970: int) -> datetime:
+    """The inverse of :func:`microseconds`."""
+    return EPOCH + timedelta(microseconds=microseconds_since_1970)
+
+
+@dataclass(frozen=True, slots=True)
+class NewPrediction:
+    """A prediction as it arrived: what is stored, and the names behind its ids."""
+
+    record: Record
+    stored: StoredPrediction
+    model: str
+    version: str
+    segments: Segments
+    data_as_of: int | None
+
+
+@dataclass(slots=True)
+class Batch:
+    """What a batch says, by kind, in the order of the records. Labels by entity."""
+
+    predictions: list[NewPrediction] = field(default_factory=list)
+    labels: list[tuple[str, Label]] = field(default_factory=list)
+    runs: list[observations.PipelineRun] = field(default_factory=list)
+    versions: list[ModelVersion] = field(default_factory=list)
+    policies: list[tuple[Record, Policy]] = field(default_factory=list)
+    reached: dict[Place, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """The event clock's next boundary in seconds since 1970; None while the clock has not started."""
+
+    boundary: int | None
+
+    @property
+    def tag(self) -> int:
+        """What a held record waits for: a later boundary than this."""
+        return _NOT_STARTED if self.boundary is None else self.boundary
+
+    def holds(self, occurred_at: int) -> bool:
+        """Whether a record of this event time must wait for the boundary to be cut."""
+        return self.boundary is None or occurred_at >= self.boundary * MICROSECONDS
+
+
+def read(records: Sequence[Record], effects: Effects, gate: Gate | None) -> Batch:
+    """Decode a batch up to where the event clock (``gate``, None on the wall clock) holds each partition."""
+    batch = Batch()
+    for record in records:
+        place = (record.topic, record.partition)
+        if place in batch.reached:
+            continue
+        event = _decode(record)
+        if isinstance(event, Refusal):
+            effects.refuse(record, event)
+            continue
+        extra = unknown_fields(event)
+        if extra:
+            UNKNOWN_FIELDS_TOTAL.labels(topic=record.topic).inc(len(extra))
+        if gate is not None and record.topic in _CLOCK_NAMES:
+            occurred_at = microseconds(event.occurred_at)  # type: ignore[attr-defined]  # clock topics' events have it
+            if gate.holds(occurred_at):
+                effects.hold(record, until=gate.tag)
+                batch.reached[place] = occurred_at
+                continue
+        _sort_in(batch, record, event, effects)
+    return batch
+
+
+def _decode(record: Record) -> Contract | Refusal:
+    contract = topics.topic_named(record.topic).contract
+    event = decode(record, contract)
+    if isinstance(event, Refusal) and record.topic in _CLOCK_NAMES and event.reason == "invalid":
+        return _decode_other_form(record, event)
+    return event
+
+
+def _decode_other_form(record: Record, refusal: Refusal) -> Contract | Refusal:
+    """A tick, or an OpenLineage event among the pipeline runs; else the first refusal stands."""
+    document = json.loads(record.value or b"null")
+    if not isinstance(document, dict):
+        return refusal
+    if "tick" in document:
+        return decode(record, observations.Tick)
+    if record.topic == topics.PIPELINE_RUNS.name and "eventType" in document:
+        return decode(record, observations.OpenLineageRunEvent)
+    return refusal
+
+
+def _sort_in(batch: Batch, record: Record, event: Contract, effects: Effects) -> None:
+    if isinstance(event, observations.OpenLineageRunEvent):
+        run = event.as_pipeline_run()
+        if run is None:
+            return
+        event = run
+    match event:
+        case observations.Prediction():
+            if event.probability is None:
+                effects.refuse(record, _unsupported(event))
+            else:
+                batch.predictions.append(_new_prediction(record, event, event.probability))
+        case observations.Label():
+            batch.labels.append((event.entity_id, Label(microseconds(event.observed_at), event.outcome)))
+        case observations.PipelineRun():
+            batch.runs.append(event)
+        case observations.Tick():
+            pass
+        case ModelVersion():
+            batch.versions.append(event)
+        case Policy():
+            batch.policies.append((record, event))
+        case _:
+            raise AssertionError(f"no rule for {type(event).__name__}")
+
+
+def _unsupported(event: observations.Prediction) -> Refusal:
+    field_name = "value" if event.probabilities is None else "probabilities"
+    return Refusal("unsupported", field_name, "only binary predictions (probability) are evaluated so far")
+
+
+def _new_prediction(record: Record, event: observations.Prediction, probability: float) -> NewPrediction:
+    segments = tuple(sorted(event.segment.items()))
+    predicted = event.predicted if isinstance(event.predicted, int) else None
+    scored = score(probability)
+    predicted_at = microseconds(event.predicted_at)
+    data_as_of = None if event.data_as_of is None else microseconds(event.data_as_of)
+    content = repr(
+        (
+            event.model,
+            event.model_version,
+            predicted_at,
+            probability,
+            predicted,
+            event.entity,
+            segments,
+            data_as_of,
+        )
+    )
+    stored = StoredPrediction(
+        prediction_key=key_of(event.prediction_id),
+        entity_key=key_of(event.entity),
+        version_id=id_of(event.model, event.model_version),
+        segment_id=id_of(*(part for pair in segments for part in pair)),
+        predicted_at=predicted_at,
+        content_hash=int.from_bytes(
+            hashlib.blake2b(content.encode(), digest_size=8).digest(), "little", signed=True
+        ),
+        probability=probability,
+        predicted_positive=decides_positive(probability, predicted),
+        squared_error_if_negative=scored.squared_error_if_negative,
+        squared_error_if_positive=scored.squared_error_if_positive,
+        log_loss_if_negative=scored.log_loss_if_negative,
+        log_loss_if_positive=scored.log_loss_if_positive,
+    )
+    return NewPrediction(record, stored, event.model, event.model_version, segments, data_as_of)

@@ -1,0 +1,259 @@
+-- name: lock_entity_shards
+-- Both halves of a join lock the same shard, in ascending order, before they look for each other.
+SELECT pg_advisory_xact_lock(1, shard) FROM unnest($1::integer[]) AS shard
+
+-- name: lock_model_shards
+-- After the entities' shards, always: buckets and counters of a model change under one lock.
+SELECT pg_advisory_xact_lock(2, shard) FROM unnest($1::integer[]) AS shard
+
+-- name: read_clock
+SELECT clock, interval_seconds, bucket_seconds, last_as_of, next_boundary FROM clock
+
+-- name: lock_clock
+SELECT clock, interval_seconds, bucket_seconds, last_as_of, next_boundary FROM clock FOR UPDATE
+
+-- name: start_clock
+INSERT INTO clock (clock, interval_seconds, bucket_seconds) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING
+
+-- name: change_interval
+UPDATE clock SET interval_seconds = $1
+
+-- name: move_clock
+UPDATE clock SET last_as_of = $1, next_boundary = $2
+
+-- name: set_first_boundary
+UPDATE clock SET next_boundary = $1 WHERE next_boundary IS NULL
+
+-- name: reach
+-- Says which partitions have moved; reading a held record again moves nothing.
+INSERT INTO partition_time (topic, partition, reached_at)
+SELECT topic, partition, reached_at
+FROM unnest($1::text[], $2::integer[], $3::bigint[]) AS held (topic, partition, reached_at)
+ON CONFLICT (topic, partition) DO UPDATE SET reached_at = excluded.reached_at
+WHERE partition_time.reached_at <> excluded.reached_at
+RETURNING topic
+
+-- name: read_partition_times
+SELECT topic, partition, reached_at FROM partition_time
+
+-- name: add_versions
+INSERT INTO version (version_id, model_id, version)
+SELECT version_id, model_id, version
+FROM unnest($1::bigint[], $2::bigint[], $3::text[]) AS seen (version_id, model_id, version)
+WHERE NOT EXISTS (SELECT FROM version WHERE version.version_id = seen.version_id)
+ON CONFLICT DO NOTHING
+
+-- name: add_models
+INSERT INTO model (model_id, model, has_predictions)
+SELECT model_id, model, has_predictions
+FROM unnest($1::bigint[], $2::text[], $3::boolean[]) AS seen (model_id, model, has_predictions)
+WHERE NOT EXISTS (
+    SELECT FROM model
+    WHERE model.model_id = seen.model_id AND (model.has_predictions OR NOT seen.has_predictions)
+)
+ON CONFLICT (model_id) DO UPDATE SET has_predictions = true WHERE excluded.has_predictions
+
+-- name: add_segments
+INSERT INTO segment (segment_id, names)
+SELECT segment_id, names::jsonb FROM unnest($1::bigint[], $2::text[]) AS seen (segment_id, names)
+WHERE NOT EXISTS (SELECT FROM segment WHERE segment.segment_id = seen.segment_id)
+ON CONFLICT DO NOTHING
+
+-- name: add_series
+INSERT INTO series (series_id, model_id, version_id, segment)
+SELECT series_id, model_id, version_id, segment
+FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::text[]) AS seen (series_id, model_id, version_id, segment)
+WHERE NOT EXISTS (SELECT FROM series WHERE series.series_id = seen.series_id)
+ON CONFLICT DO NOTHING
+
+-- name: read_versions
+SELECT version_id, model_id FROM version WHERE version_id = ANY($1::bigint[])
+
+-- name: read_segments
+SELECT segment_id, names FROM segment WHERE segment_id = ANY($1::bigint[])
+
+-- name: read_segment_policies
+-- The segments that the newest received policy of each model declares.
+SELECT model.model_id, policy.document -> 'segments' AS segments
+FROM model
+CROSS JOIN LATERAL (
+    SELECT document FROM policy_event WHERE policy_event.model = model.model
+    ORDER BY partition DESC, "offset" DESC LIMIT 1
+) AS policy
+WHERE model.model_id = ANY($1::bigint[])
+
+-- name: read_content_hashes
+SELECT prediction_key, content_hash FROM prediction WHERE prediction_key = ANY($1::uuid[])
+
+-- name: read_predictions_of_entities
+SELECT prediction_key, entity_key, version_id, segment_id, predicted_at, content_hash, probability,
+       predicted_positive, squared_error_if_negative, squared_error_if_positive,
+       log_loss_if_negative, log_loss_if_positive
+FROM prediction WHERE prediction_key = ANY($1::uuid[]) AND entity_key = prediction_key
+UNION ALL
+SELECT prediction_key, entity_key, version_id, segment_id, predicted_at, content_hash, probability,
+       predicted_positive, squared_error_if_negative, squared_error_if_positive,
+       log_loss_if_negative, log_loss_if_positive
+FROM prediction WHERE entity_key = ANY($1::uuid[]) AND entity_key <> prediction_key
+
+-- name: read_labels
+SELECT entity_key, observed_at, outcome_number, outcome_text FROM label WHERE entity_key = ANY($1::uuid[])
+
+-- name: save_labels
+INSERT INTO label (entity_key, observed_at, outcome_number, outcome_text)
+SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::double precision[], $4::text[])
+ON CONFLICT (entity_key) DO UPDATE
+SET observed_at = excluded.observed_at,
+    outcome_number = excluded.outcome_number,
+    outcome_text = excluded.outcome_text
+
+-- name: read_histograms
+SELECT series_id, width, start, histogram
+FROM bucket JOIN unnest($1::bigint[], $2::integer[], $3::bigint[]) AS touched (series_id, width, start)
+    USING (series_id, width, start)
+
+-- name: add_to_buckets
+INSERT INTO bucket (series_id, width, start, predictions, labelled, evaluated, correct, positives,
+                    predicted_positives, squared_error, log_loss, histogram)
+SELECT * FROM unnest($1::bigint[], $2::integer[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[],
+                     $7::bigint[], $8::bigint[], $9::bigint[], $10::numeric[], $11::numeric[], $12::bytea[])
+ON CONFLICT (series_id, width, start) DO UPDATE
+SET predictions = bucket.predictions + excluded.predictions,
+    labelled = bucket.labelled + excluded.labelled,
+    evaluated = bucket.evaluated + excluded.evaluated,
+    correct = bucket.correct + excluded.correct,
+    positives = bucket.positives + excluded.positives,
+    predicted_positives = bucket.predicted_positives + excluded.predicted_positives,
+    squared_error = bucket.squared_error + excluded.squared_error,
+    log_loss = bucket.log_loss + excluded.log_loss,
+    histogram = excluded.histogram
+
+-- name: add_to_label_buckets
+INSERT INTO label_bucket (model_id, start, labelled_entities, newest_data_at)
+SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[])
+ON CONFLICT (model_id, start) DO UPDATE
+SET labelled_entities = label_bucket.labelled_entities + excluded.labelled_entities,
+    newest_data_at = greatest(label_bucket.newest_data_at, excluded.newest_data_at)
+
+-- name: read_new_label_limits
+SELECT model_id, new_labels_after FROM model WHERE model_id = ANY($1::bigint[])
+
+-- name: add_new_labels
+UPDATE model SET new_labels = model.new_labels + change.new_labels
+FROM unnest($1::bigint[], $2::bigint[]) AS change (model_id, new_labels)
+WHERE model.model_id = change.model_id
+
+-- name: add_pipeline_runs
+INSERT INTO pipeline_run (pipeline, model, completed_at, status)
+SELECT DISTINCT * FROM unnest($1::text[], $2::text[], $3::bigint[], $4::text[])
+ON CONFLICT DO NOTHING
+
+-- name: add_version_events
+-- Two events of one version, stage and time: the greater document stands, whichever came first.
+INSERT INTO model_version_event (model, version, stage, stage_since, document)
+SELECT DISTINCT ON (model, version, stage, stage_since) model, version, stage, stage_since, document::jsonb
+FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::text[])
+    AS said (model, version, stage, stage_since, document)
+ORDER BY model, version, stage, stage_since, document::jsonb DESC
+ON CONFLICT (model, version, stage, stage_since) DO UPDATE SET document = excluded.document
+WHERE excluded.document > model_version_event.document
+
+-- name: add_policies
+INSERT INTO policy_event (model, partition, "offset", received_at, effective_at, policy_sha256, document)
+SELECT model, partition, "offset", received_at, effective_at, policy_sha256, document::jsonb
+FROM unnest($1::text[], $2::integer[], $3::bigint[], $4::timestamptz[], $5::bigint[], $6::text[], $7::text[])
+    AS said (model, partition, "offset", received_at, effective_at, policy_sha256, document)
+ON CONFLICT (model, partition, "offset") DO UPDATE
+SET received_at = excluded.received_at, effective_at = excluded.effective_at,
+    policy_sha256 = excluded.policy_sha256, document = excluded.document
+
+-- name: remove_segment_buckets
+DELETE FROM bucket USING series
+WHERE bucket.series_id = series.series_id AND series.model_id = $1 AND series.segment <> ''
+
+-- name: read_predictions_of_model
+-- Only for a change of the declared segments: reads the model's raw rows.
+SELECT prediction.*, label.observed_at, label.outcome_number, label.outcome_text,
+       label.entity_key IS NOT NULL AS labelled
+FROM prediction LEFT JOIN label USING (entity_key)
+WHERE prediction.version_id IN (SELECT version_id FROM version WHERE model_id = $1)
+
+-- name: read_models_for_snapshot
+SELECT model.model_id, model.model, model.champion_version, model.new_labels_after, model.new_labels,
+       coalesce(latest.sequence, 0) AS last_sequence
+FROM model LEFT JOIN latest_figures AS latest USING (model)
+ORDER BY model.model
+
+-- name: read_version_events
+SELECT model, version, stage, stage_since, document FROM model_version_event
+
+-- name: read_policy_events
+SELECT model, "offset", effective_at, document FROM policy_event
+
+-- name: read_predicting_versions
+SELECT model_id, version_id, version FROM version
+
+-- name: adopt_champion
+-- Counts afresh: buckets behind the limit's, and of its own bucket the entities observed after the limit.
+UPDATE model
+SET champion_version = $2,
+    new_labels_after = $3,
+    new_labels = (
+        SELECT coalesce(sum(labelled_entities), 0) FROM label_bucket
+        WHERE label_bucket.model_id = $1 AND ($4::bigint IS NULL OR label_bucket.start >= $4 + $5)
+    ) + (
+        SELECT count(DISTINCT label.entity_key)
+        FROM label JOIN prediction ON prediction.entity_key = label.entity_key
+        WHERE label.observed_at > $3 AND label.observed_at < ($4 + $5) * 1000000
+          AND (label.outcome_number IS NOT NULL OR label.outcome_text IS NOT NULL)
+          AND prediction.version_id IN (SELECT version_id FROM version WHERE version.model_id = $1)
+    )
+WHERE model_id = $1
+
+-- name: read_late_labels
+-- Labels that were observed at or after as_of; the snapshot's count must not hold them.
+SELECT model_id, sum(labelled_entities) AS entities FROM label_bucket WHERE start >= $1 GROUP BY model_id
+
+-- name: read_newest_data
+SELECT model.model_id, newest.newest_data_at
+FROM model CROSS JOIN LATERAL (
+    SELECT newest_data_at FROM label_bucket
+    WHERE label_bucket.model_id = model.model_id AND start < $1 AND newest_data_at IS NOT NULL
+    ORDER BY start DESC LIMIT 1
+) AS newest
+
+-- name: read_newest_runs
+SELECT model, max(completed_at) AS completed_at FROM pipeline_run
+WHERE status = 'success' AND completed_at < $1 GROUP BY model
+
+-- name: read_totals
+-- One row a series and window: the sums of the window's tiles. The histograms are added up by the caller.
+SELECT series.model_id, series.version_id, series.segment, tile.time_window,
+       sum(predictions)::bigint AS predictions, sum(labelled)::bigint AS labelled,
+       sum(evaluated)::bigint AS evaluated, sum(correct)::bigint AS correct,
+       sum(positives)::bigint AS positives, sum(predicted_positives)::bigint AS predicted_positives,
+       sum(squared_error)::text AS squared_error, sum(log_loss)::text AS log_loss,
+       string_agg(histogram, ''::bytea) AS histograms
+FROM series
+CROSS JOIN unnest($1::text[], $2::integer[], $3::bigint[], $4::bigint[]) AS tile (time_window, width, since, until)
+JOIN bucket ON bucket.series_id = series.series_id AND bucket.width = tile.width
+    AND bucket.start >= tile.since AND bucket.start < tile.until
+GROUP BY series.model_id, series.version_id, series.segment, tile.time_window
+
+-- name: read_offsets
+SELECT topic, partition, next_offset, log_end_offset, received_at FROM inbox ORDER BY topic, partition
+
+-- name: save_snapshots
+INSERT INTO snapshot (model, sequence, snapshot_id, as_of, document)
+SELECT model, sequence, snapshot_id, as_of, document::jsonb
+FROM unnest($1::text[], $2::bigint[], $3::text[], $4::timestamptz[], $5::text[])
+    AS made (model, sequence, snapshot_id, as_of, document)
+
+-- name: save_latest_figures
+INSERT INTO latest_figures (model, sequence, snapshot_id, as_of, figures)
+SELECT model, sequence, snapshot_id, as_of, figures::jsonb
+FROM unnest($1::text[], $2::bigint[], $3::text[], $4::timestamptz[], $5::text[])
+    AS made (model, sequence, snapshot_id, as_of, figures)
+ON CONFLICT (model) DO UPDATE
+SET sequence = excluded.sequence, snapshot_id = excluded.snapshot_id, as_of = excluded.as_of,
+    figures = excluded.figures

@@ -1,0 +1,241 @@
+"""The metrics service's state in PostgreSQL: each function is one statement of queries.sql, set-based."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from dataclasses import astuple, dataclass, fields
+from uuid import UUID
+
+from services.metrics.domain import histogram
+from services.metrics.domain.identity import id_of, shard_of
+from services.metrics.domain.joining import Label, StoredPrediction
+from services.metrics.domain.sums import BucketKey, Sums
+from shared.database import Connection, Queries
+from shared.inbox import Place
+
+QUERIES = Queries.load("services.metrics")
+ENTITY_SHARDS = 64
+MODEL_SHARDS = 64
+_PREDICTION_COLUMNS = tuple(field.name for field in fields(StoredPrediction))
+
+Names = Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One line of sums: a version (``segment`` empty), or one declared segment value of it (dimension:value)."""
+
+    model_id: int
+    version_id: int
+    segment: str
+
+    @property
+    def series_id(self) -> int:
+        """The id, which every instance computes alike."""
+        return id_of(str(self.version_id), self.segment)
+
+
+@dataclass(slots=True)
+class LabelBucketChange:
+    """Change of one model's label bucket; ``newest_data_at`` in microseconds since 1970."""
+
+    labelled_entities: int = 0
+    newest_data_at: int | None = None
+
+    def saw_data(self, moment: int) -> None:
+        """The model has data of this moment."""
+        self.newest_data_at = moment if self.newest_data_at is None else max(self.newest_data_at, moment)
+
+
+async def lock_entities(connection: Connection, entity_keys: Iterable[UUID]) -> None:
+    """Let nobody else join these entities until the transaction ends."""
+    shards = sorted({shard_of(key, ENTITY_SHARDS) for key in entity_keys})
+    await connection.execute(QUERIES.lock_entity_shards, shards)
+
+
+async def lock_models(connection: Connection, model_ids: Iterable[int]) -> None:
+    """Let nobody else change these models' sums until the transaction ends. After the entities, always."""
+    shards = sorted({model_id % MODEL_SHARDS for model_id in model_ids})
+    await connection.execute(QUERIES.lock_model_shards, shards)
+
+
+async def content_hashes(connection: Connection, prediction_keys: Collection[UUID]) -> dict[UUID, int]:
+    """What the predictions that are known already say, as hashes."""
+    rows = await connection.fetch(QUERIES.read_content_hashes, prediction_keys)
+    return {row["prediction_key"]: row["content_hash"] for row in rows}
+
+
+async def labels(connection: Connection, entity_keys: Collection[UUID]) -> dict[UUID, Label]:
+    """The standing labels of entities."""
+    rows = await connection.fetch(QUERIES.read_labels, entity_keys)
+    return {row["entity_key"]: _label(row) for row in rows}
+
+
+def _label(row: Mapping[str, object]) -> Label:
+    number, text = row["outcome_number"], row["outcome_text"]
+    outcome = number if isinstance(number, float) else text
+    return Label(row["observed_at"], outcome)  # type: ignore[arg-type]  # the columns' types fix these
+
+
+async def predictions_of(connection: Connection, entity_keys: Collection[UUID]) -> list[StoredPrediction]:
+    """Every stored prediction about the entities."""
+    rows = await connection.fetch(QUERIES.read_predictions_of_entities, entity_keys)
+    return [StoredPrediction(**row) for row in rows]
+
+
+async def add_predictions(connection: Connection, predictions: Iterable[StoredPrediction]) -> None:
+    """Append predictions by binary COPY.
+
+    A prediction id that another transaction stored meanwhile raises a unique violation: the batch is tried
+    again and finds it.
+    """
+    await connection.copy_records_to_table(
+        "prediction", records=[astuple(prediction) for prediction in predictions], columns=_PREDICTION_COLUMNS
+    )
+
+
+async def save_labels(connection: Connection, winners: Mapping[UUID, Label]) -> None:
+    """Store the labels that won."""
+    outcomes = [label.outcome for label in winners.values()]
+    await connection.execute(
+        QUERIES.save_labels,
+        list(winners),
+        [label.observed_at for label in winners.values()],
+        [outcome if isinstance(outcome, float) else None for outcome in outcomes],
+        [outcome if isinstance(outcome, str) else None for outcome in outcomes],
+    )
+
+
+async def models_of_versions(connection: Connection, version_ids: Collection[int]) -> dict[int, int]:
+    """Model id of each version id."""
+    rows = await connection.fetch(QUERIES.read_versions, version_ids)
+    return {row["version_id"]: row["model_id"] for row in rows}
+
+
+async def segment_names(connection: Connection, segment_ids: Collection[int]) -> dict[int, Names]:
+    """Names and values of each segment id."""
+    rows = await connection.fetch(QUERIES.read_segments, segment_ids)
+    return {row["segment_id"]: [(name, value) for name, value in row["names"]] for row in rows}
+
+
+async def declared_segments(
+    connection: Connection, model_ids: Collection[int]
+) -> dict[int, dict[str, frozenset[str]]]:
+    """Per model the dimensions and values that its newest policy declares."""
+    rows = await connection.fetch(QUERIES.read_segment_policies, model_ids)
+    return {
+        row["model_id"]: {dimension: frozenset(values) for dimension, values in row["segments"].items()}
+        for row in rows
+    }
+
+
+async def add_names(
+    connection: Connection,
+    *,
+    models: Mapping[str, bool],
+    versions: Iterable[tuple[str, str]] = (),
+    segments: Iterable[Names] = (),
+) -> None:
+    """Make names known: models (and whether predictions of them were seen), versions, segment combinations."""
+    await connection.execute(
+        QUERIES.add_models, [id_of(model) for model in models], list(models), list(models.values())
+    )
+    pairs = sorted(set(versions))
+    if pairs:
+        await connection.execute(
+            QUERIES.add_versions,
+            [id_of(model, version) for model, version in pairs],
+            [id_of(model) for model, _ in pairs],
+            [version for _, version in pairs],
+        )
+    combinations = {id_of(*(part for pair in names for part in pair)): names for names in segments}
+    if combinations:
+        encoded = [json.dumps(list(names)) for names in combinations.values()]
+        await connection.execute(QUERIES.add_segments, list(combinations), encoded)
+
+
+async def add_series(connection: Connection, series: Iterable[Series]) -> None:
+    """Make series known."""
+    found = list(series)
+    await connection.execute(
+        QUERIES.add_series,
+        [one.series_id for one in found],
+        [one.model_id for one in found],
+        [one.version_id for one in found],
+        [one.segment for one in found],
+    )
+
+
+async def add_to_buckets(connection: Connection, changes: Mapping[BucketKey, Sums]) -> None:
+    """Add changes to buckets. The models of their series must be locked."""
+    keys = sorted(changes)
+    columns = [list(column) for column in zip(*keys, strict=True)]
+    rows = await connection.fetch(QUERIES.read_histograms, *columns)
+    stored = {(row["series_id"], row["width"], row["start"]): row["histogram"] for row in rows}
+    histograms = []
+    for key in keys:
+        counts = dict(changes[key].histogram)
+        for place, count in histogram.decode(stored.get(key, b"")).items():
+            counts[place] = counts.get(place, 0) + count
+        histograms.append(histogram.encode(counts))
+    sums = [changes[key] for key in keys]
+    await connection.execute(
+        QUERIES.add_to_buckets,
+        *columns,
+        [one.predictions for one in sums],
+        [one.labelled for one in sums],
+        [one.evaluated for one in sums],
+        [one.correct for one in sums],
+        [one.positives for one in sums],
+        [one.predicted_positives for one in sums],
+        [one.squared_error for one in sums],
+        [one.log_loss for one in sums],
+        histograms,
+    )
+
+
+async def add_to_label_buckets(
+    connection: Connection, changes: Mapping[tuple[int, int], LabelBucketChange]
+) -> None:
+    """Add changes to label buckets, by model id and start. The models must be locked."""
+    keys = sorted(changes)
+    await connection.execute(
+        QUERIES.add_to_label_buckets,
+        [model_id for model_id, _ in keys],
+        [start for _, start in keys],
+        [changes[key].labelled_entities for key in keys],
+        [changes[key].newest_data_at for key in keys],
+    )
+
+
+async def new_label_limits(connection: Connection, model_ids: Collection[int]) -> dict[int, int | None]:
+    """Per model the moment that a label must be later than to be new (microseconds since 1970; None: ever)."""
+    rows = await connection.fetch(QUERIES.read_new_label_limits, model_ids)
+    return {row["model_id"]: row["new_labels_after"] for row in rows}
+
+
+async def add_new_labels(connection: Connection, changes: Mapping[int, int]) -> None:
+    """Change the counts of new labels. The models must be locked."""
+    kept = {model_id: change for model_id, change in sorted(changes.items()) if change}
+    await connection.execute(QUERIES.add_new_labels, list(kept), list(kept.values()))
+
+
+async def reach(connection: Connection, reached: Mapping[Place, int]) -> bool:
+    """Note the event time that partitions wait at; returns whether any is new."""
+    moved = await connection.fetch(
+        QUERIES.reach,
+        [topic for topic, _ in reached],
+        [partition for _, partition in reached],
+        list(reached.values()),
+    )
+    return bool(moved)
+
+
+async def raw_rows_of(
+    connection: Connection, model_id: int
+) -> AsyncIterator[tuple[StoredPrediction, Label | None]]:
+    """Every stored prediction of a model with its entity's standing label, read in portions."""
+    async for row in connection.cursor(QUERIES.read_predictions_of_model, model_id, prefetch=5_000):
+        stored = StoredPrediction(**{name: row[name] for name in _PREDICTION_COLUMNS})
+        yield stored, (_label(row) if row["labelled"] else None)
