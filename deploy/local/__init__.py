@@ -1,0 +1,1 @@
+"""The local stack: its parts (broker, PostgreSQL), and the supervisor that keeps it running."""
