@@ -1,0 +1,7 @@
+"""``python -m trueward``."""
+
+import sys
+
+from trueward.cli import main
+
+sys.exit(main())

@@ -1,0 +1,60 @@
+"""The command line ``trueward``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+OK, AWAY, WRONG, INTERRUPTED = 0, 1, 2, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code.
+
+    0: done; 1: the broker, the database or the gateway is away; 2: the command or its input is wrong. An expected
+    error is one line on standard error; a traceback is a mistake of ours.
+    """
+    import typer  # noqa: PLC0415 (each command loads what it needs: --help must not wait for Kafka's client)
+
+    from trueward.cli.app import app  # noqa: PLC0415
+
+    try:
+        # Outside standalone mode Typer leaves errors to us, and returns an early exit's code.
+        code = app(args=list(arguments) if arguments is not None else None, standalone_mode=False)
+    except typer.TyperException as error:
+        return _say(error.format_message(), error.exit_code)
+    except typer.Abort:
+        return _say("nothing was done", AWAY)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Who read our output has seen enough (`trueward watch alerts | head`).
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
+    except Exception as error:
+        expected = _expected(error)
+        if expected is None:
+            raise
+        return expected
+    return code if isinstance(code, int) else OK
+
+
+def _expected(error: Exception) -> int | None:
+    """One line and a code for an expected error; None for any other."""
+    from shared.errors import TruewardError, UsageError  # noqa: PLC0415
+    from trueward.cli.connection import AwayError  # noqa: PLC0415
+
+    if isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+        return _expected(error.exceptions[0])
+    if isinstance(error, AwayError):
+        return _say(str(error), AWAY)
+    if isinstance(error, UsageError | TruewardError):
+        return _say(str(error), WRONG)
+    return None
+
+
+def _say(message: str, code: int) -> int:
+    if message:  # the help that Typer shows for a command without arguments has been printed already
+        sys.stderr.write(f"trueward: {message}\n")
+    return code

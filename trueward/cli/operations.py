@@ -1,0 +1,108 @@
+"""``trueward migrate``, ``topics``, ``inbox`` and ``service``: what operators do to a deployment."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import os
+
+import asyncpg
+from aiokafka.errors import KafkaError
+from pydantic import ValidationError
+
+from shared import database, inbox
+from shared.broker import create_missing_topics
+from shared.errors import UsageError
+from shared.topics import FOR_EVER, TOPICS, Service, read_by
+from trueward.cli import broker, output
+from trueward.cli.connection import AwayError, Connection, wrong_setting
+
+DAY_MS = 86_400_000
+
+
+def migrate(connection: Connection, *, as_json: bool) -> None:
+    """Apply the migrations that are missing. Raises ``TruewardError`` when that fails."""
+    applied = database.migrate(connection.dsn())
+    if as_json:
+        output.answer({"applied": applied})
+    else:
+        output.say(f"applied {applied} migrations" if applied else "the database is up to date")
+
+
+def create_topics(connection: Connection, *, as_json: bool) -> None:
+    """Create the topics that the broker lacks. Raises ``AwayError`` without a broker."""
+    settings = connection.settings()
+    broker.quiet()
+    with broker.one_line(settings):
+        created = asyncio.run(create_missing_topics(settings))
+    if as_json:
+        output.answer({"created": [settings.topic_prefix + name for name in created]})
+    else:
+        output.say(f"created {', '.join(created)}" if created else "every topic is there")
+
+
+def list_topics(connection: Connection, *, as_json: bool) -> None:
+    """The registry of topics, and what the broker has of it. Raises ``AwayError`` without a broker."""
+    settings = connection.settings()
+    broker.quiet()
+    with broker.one_line(settings):
+        partitions = asyncio.run(broker.partitions_of(settings, TOPICS))
+    described = [
+        {
+            "topic": settings.topic_prefix + topic.name,
+            "key": topic.key,
+            "summary": topic.summary,
+            "contracts": [contract.__name__ for contract in topic.contracts],
+            "written_by": list(topic.writers),
+            "read_by": list(topic.readers),
+            "retention_ms": topic.retention_ms,
+            "partitions": len(partitions[topic.name]) if topic.name in partitions else None,
+        }
+        for topic in TOPICS
+    ]
+    if as_json:
+        output.answer({"topics": described})
+        return
+    rows = [
+        [
+            settings.topic_prefix + topic.name,
+            topic.key,
+            str(len(partitions[topic.name])) if topic.name in partitions else "missing",
+            "for ever" if topic.retention_ms == FOR_EVER else f"{topic.retention_ms // DAY_MS} days",
+            ", ".join(topic.writers),
+            ", ".join(topic.readers),
+        ]
+        for topic in TOPICS
+    ]
+    columns = ["topic", "key", "partitions", "kept", "written by", "read by"]
+    output.show(output.table("Topics", columns, rows))
+
+
+def reset_inbox(service: Service, topic: str | None, connection: Connection, *, as_json: bool) -> None:
+    """Forget how far a service has read. Raises ``UsageError`` for a topic that it does not read."""
+    reads = [known.name for known in read_by(service)]
+    if topic is not None and topic not in reads:
+        raise UsageError(f"{service} does not read {topic!r}; it reads {', '.join(reads)}")
+    try:
+        forgotten = asyncio.run(inbox.reset(connection.dsn(), service=service, topic=topic))
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+        raise AwayError(f"PostgreSQL does not answer as needed: {error or type(error).__name__}") from error
+    if as_json:
+        output.answer({"service": service, "topic": topic, "partitions_forgotten": forgotten})
+    else:
+        output.say(f"{service} will read {forgotten} partitions from their beginning; start it again")
+
+
+def run_service(service: Service, connection: Connection, given: dict[str, str]) -> None:
+    """Run one service in this process until it is told to stop. ``given`` are further TRUEWARD_* variables.
+
+    Raises ``UsageError`` for a wrong setting or a port that is taken.
+    """
+    os.environ.update({**connection.environment(), **given})
+    module = importlib.import_module(f"services.{service}.app")
+    try:
+        module.main()
+    except ValidationError as error:
+        raise wrong_setting(error) from error
+    except KafkaError as error:
+        raise AwayError(f"Kafka does not answer ({error})") from error

@@ -1,0 +1,140 @@
+"""``trueward policy``: show a model's policy, or bring one into force from a YAML file."""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import json
+from collections.abc import Hashable, Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from shared.contracts.base import unknown_fields
+from shared.contracts.models import Policy
+from shared.errors import UsageError
+from shared.settings import Settings
+from shared.topics import POLICIES
+from trueward.cli import broker, output
+from trueward.cli.connection import Connection
+from trueward.cli.http import ask
+from trueward.cli.lines import Keyed
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain data as JSON has it: times stay text for the contract to read, and no key may stand twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        """A mapping whose keys differ."""
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=deep)
+            if key in seen:
+                raise yaml.MarkedYAMLError(
+                    problem=f"the key {key!r} stands twice", problem_mark=key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep=deep)
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def apply(path: Path, connection: Connection, *, dry_run: bool, as_json: bool) -> None:
+    """Check a file's policies, and publish them.
+
+    Raises ``UsageError`` for a file that is no policy, unknown keys included; ``AwayError`` without a broker.
+    """
+    policies = read(path)
+    if not dry_run:
+        asyncio.run(_send(connection.settings(), policies))
+    if as_json:
+        said = [
+            {"model": policy.model, "policy_sha256": policy.sha256(), "policy": policy.known()}
+            for policy in policies
+        ]
+        output.answer({"sent": not dry_run, "policies": said})
+        return
+    for policy in policies:
+        begins = (
+            "as soon as it is received"
+            if policy.effective_at is None
+            else f"from {policy.effective_at.isoformat()}"
+        )
+        done = "is valid (not sent)" if dry_run else f"sent, in force {begins}"
+        output.say(f"policy of {policy.model} {done}; SHA-256 {policy.sha256()}")
+
+
+def show(model: str, connection: Connection, *, as_json: bool) -> None:
+    """Print a model's policy in force, defaults filled in, as a file that ``apply`` would take."""
+    found = ask(connection, "/api/v1/mlops/policies", {"model": model})
+    if as_json:
+        output.answer(found)
+        return
+    received = found["policies"]
+    origin = f"received {received[0]['received_at']}" if received else "the defaults: none was ever received"
+    output.say(f"# SHA-256 {found['policy_sha256']}; {origin}")
+    output.say(yaml.safe_dump(found["in_force"], sort_keys=False, allow_unicode=True).rstrip())
+
+
+def read(path: Path) -> list[Policy]:
+    """The policies of a YAML file: one document each. Raises ``UsageError`` for the first thing that is wrong."""
+    try:
+        documents = list(yaml.load_all(path.read_text(encoding="utf-8"), Loader=_Loader))
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is no YAML: {_one_line(error)}") from error
+    policies = [_policy(path, document) for document in documents if document is not None]
+    if not policies:
+        raise UsageError(f"{path} holds no policy")
+    return policies
+
+
+def _policy(path: Path, document: object) -> Policy:
+    if not isinstance(document, dict):
+        raise UsageError(f"{path}: a policy is a mapping that begins with `model:`")
+    try:
+        policy = Policy.model_validate_json(json.dumps(document))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise UsageError(f"{path}: {where}: {first['msg'].removeprefix('Value error, ')}") from error
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{path}: {error}") from error
+    if unknown := unknown_fields(policy):
+        raise UsageError(f"{path}: a policy has no {', '.join(map(_with_suggestion, unknown))}")
+    return policy
+
+
+def _with_suggestion(field: str) -> str:
+    close = difflib.get_close_matches(field.rsplit(".", 1)[-1], set(_known_names(Policy)), n=1)
+    return f"{field!r} (did you mean {close[0]!r}?)" if close else repr(field)
+
+
+def _known_names(contract: type[BaseModel]) -> Iterator[str]:
+    for name, field in contract.model_fields.items():
+        yield name
+        for part in getattr(field.annotation, "__args__", (field.annotation,)):
+            if isinstance(part, type) and issubclass(part, BaseModel):
+                yield from _known_names(part)
+
+
+async def _send(settings: Settings, policies: list[Policy]) -> None:
+    broker.quiet()
+    records = [Keyed(policy.model.encode(), policy.to_json()) for policy in policies]
+    with broker.one_line(settings, lambda: "no policy, or not every one, was sent: apply the file again"):
+        await broker.existing(settings, [POLICIES])
+        async with broker.producing(settings) as producer:
+            await broker.send_all(producer, settings.topic_prefix + POLICIES.name, records, lambda _: None)
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        return f"line {error.problem_mark.line + 1}: {error.problem}"
+    return " ".join(str(error).split())
