@@ -10,6 +10,7 @@ import yaml
 
 from deploy.docs.asyncapi import asyncapi_document
 from deploy.docs.compatibility import breaking_changes
+from deploy.docs.configuration import configuration_page
 from deploy.docs.schemas import as_text, schema_documents
 from deploy.docs.tables import contracts_page, topics_page
 
@@ -36,6 +37,7 @@ def documents() -> dict[str, str]:
     asyncapi = yaml.dump(asyncapi_document(), Dumper=_PlainDumper, sort_keys=False, allow_unicode=True, width=110)
     pages = {
         "asyncapi.yaml": HEADER + asyncapi,
+        "configuration.md": configuration_page(),
         "topics.md": topics_page(),
         f"{CONTRACTS}/README.md": contracts_page(),
         **{f"{CONTRACTS}/{name}": as_text(schema) for name, schema in schema_documents().items()},
