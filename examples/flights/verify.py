@@ -158,7 +158,7 @@ async def published(kafka: str, topic: str, end: datetime) -> list[dict[str, Any
 def held_against(report: Report, raw: pd.DataFrame, predictions: list[Any], labels: list[Any]) -> pd.DataFrame:
     """Compare what was published with what should have been; the flights with their published probability.
 
-    ``millionths`` is the probability in units of 1e-6. What differs is noted in the report.
+    ``millionths`` is the probability in units of 1e-6. What differs is noted in the report, and nothing is added.
     """
     # A record may be delivered twice; one that says something else remains, and is found below.
     columns = ["prediction_id", "entity_id", "model_version", "predicted_at", "probability"]
@@ -169,6 +169,8 @@ def held_against(report: Report, raw: pd.DataFrame, predictions: list[Any], labe
     landed = raw[raw["observed_at"].notna()]
     _same(report, "flights landed", told["observed_at"], landed["observed_at"])
     _same(report, "outcomes", told["outcome"], landed["outcome"].astype(int))
+    if report.differences:
+        return raw
     return raw.assign(
         version=said["model_version"], millionths=(said["probability"] * MILLION).round().astype("Int64")
     )
@@ -202,8 +204,8 @@ class Recomputed:
         self.flights = flights
         # In microseconds since 1970; a flight that never landed is evaluated after every moment there is.
         never = np.iinfo(np.int64).max
-        self._predicted_at = flights["predicted_at"].to_numpy().astype("datetime64[us]").astype(np.int64)
-        observed = flights["observed_at"].to_numpy().astype("datetime64[us]")
+        self._predicted_at = _utc(flights["predicted_at"]).astype(np.int64)
+        observed = _utc(flights["observed_at"])
         observed_at = np.where(np.isnat(observed), never, observed.astype(np.int64))
         self._evaluated_at = np.maximum(self._predicted_at, observed_at)
         self._outcome = flights["outcome"].fillna(0).to_numpy().astype(np.int64)
@@ -238,6 +240,10 @@ class Recomputed:
 
 def _share(part: np.int64, whole: int) -> float | None:
     return int(part) / whole if whole else None
+
+
+def _utc(moments: pd.Series) -> np.ndarray:
+    return moments.dt.tz_convert(None).to_numpy().astype("datetime64[us]")
 
 
 def _microseconds(moment: datetime) -> int:
