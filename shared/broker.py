@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any
 
-import structlog
 from aiokafka import (
     AIOKafkaConsumer,
     AIOKafkaProducer,
@@ -31,7 +31,7 @@ from shared.topics import MAX_MESSAGE_BYTES, MAX_RECORD_BYTES, TOPICS, Topic
 
 SEND_TIMEOUT_MS = 5_000
 """Below the relay's lease: a message not acknowledged by then counts as failed and is sent again."""
-log = structlog.get_logger()
+USUAL_REPLICAS = 3
 
 
 async def create_missing_topics(settings: Settings, topics: Iterable[Topic] = TOPICS) -> list[str]:
@@ -43,8 +43,11 @@ async def create_missing_topics(settings: Settings, topics: Iterable[Topic] = TO
     await admin.start()
     try:
         existing = set(await admin.list_topics())
+        replicas = settings.topic_replication_factor or min(USUAL_REPLICAS, len(await _brokers(admin)))
         missing = [
-            _new_topic(settings, topic) for topic in topics if settings.topic_prefix + topic.name not in existing
+            _new_topic(settings, topic, replicas)
+            for topic in topics
+            if settings.topic_prefix + topic.name not in existing
         ]
         if not missing:
             return []
@@ -59,11 +62,15 @@ async def create_missing_topics(settings: Settings, topics: Iterable[Topic] = TO
     return [topic.name for topic in missing]
 
 
-def _new_topic(settings: Settings, topic: Topic) -> NewTopic:
+async def _brokers(admin: AIOKafkaAdminClient) -> list[Any]:
+    return list((await admin.describe_cluster())["brokers"])
+
+
+def _new_topic(settings: Settings, topic: Topic, replicas: int) -> NewTopic:
     return NewTopic(
         name=settings.topic_prefix + topic.name,
         num_partitions=topic.partitions,
-        replication_factor=settings.topic_replication_factor,
+        replication_factor=replicas,
         topic_configs={
             # Replayed history carries old event times; retention must count from when it was appended.
             "message.timestamp.type": "LogAppendTime",
@@ -160,7 +167,8 @@ def make_broker(settings: Settings, client_id: str) -> KafkaBroker:
         enable_idempotence=settings.kafka_idempotent_producer,
         allow_auto_create_topics=False,
         apply_types=False,
-        logger=None,
+        # Whatever escapes a handler is said here; what goes well is not.
+        logger=logging.getLogger("faststream"),
         graceful_timeout=settings.graceful_timeout_seconds,
         middlewares=(KafkaPrometheusMiddleware(registry=REGISTRY),),
     )
@@ -169,7 +177,12 @@ def make_broker(settings: Settings, client_id: str) -> KafkaBroker:
 async def _parse_raw(message: tuple[ConsumerRecord[bytes, bytes], ...]) -> KafkaMessage:
     """Leave headers undecoded: FastStream's parser drops a whole batch for one header that is not UTF-8."""
     return KafkaMessage(
-        body=message, raw_message=message, headers={}, batch_headers=[], reply_to="", consumer=_NO_CONSUMER
+        body=[record.value or b"" for record in message],
+        raw_message=message,
+        headers={},
+        batch_headers=[],
+        reply_to="",
+        consumer=_NO_CONSUMER,
     )
 
 

@@ -110,9 +110,12 @@ def migrate(dsn: str) -> int:
     folder = Path(str(resources.files("deploy").joinpath("migrations")))
     try:
         backend = get_backend(f"postgresql+psycopg://{rest}")
-        with backend.lock():
-            missing = backend.to_apply(read_migrations(str(folder)))
-            backend.apply_migrations(missing)
+        try:
+            with backend.lock():
+                missing = backend.to_apply(read_migrations(str(folder)))
+                backend.apply_migrations(missing)
+        finally:
+            backend.connection.close()
     except (psycopg.Error, BadMigration, LockTimeout) as error:
         raise TruewardError(f"migration failed: {str(error).splitlines()[0]}") from error
     return len(missing)

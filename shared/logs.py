@@ -39,5 +39,7 @@ def configure(service: str, *, log_format: Literal["console", "json"], level: st
     root.setLevel(level)
     # aiokafka tells of every rebalance step and of each lost connection twice; the service says it once.
     logging.getLogger("aiokafka").setLevel(logging.ERROR)
+    # FastStream tells of every batch, and warns at each start that it creates no topics.
+    logging.getLogger("faststream").setLevel(logging.ERROR)
     logging.getLogger("uvicorn.access").setLevel(logging.WARNING)
     structlog.contextvars.bind_contextvars(service=service)

@@ -27,7 +27,8 @@ async def until_done(what: str, attempt: Callable[[], Awaitable[T]]) -> T:
     cancellation; every other one is logged with its cause and tried again.
     """
     async for turn in stamina.retry_context(
-        on=lambda error: not isinstance(error, TruewardError),
+        # Cancellation reaches the predicate too; it is no fault.
+        on=lambda error: isinstance(error, Exception) and not isinstance(error, TruewardError),
         attempts=None,
         timeout=None,
         wait_initial=FIRST_WAIT_SECONDS,

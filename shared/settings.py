@@ -48,7 +48,7 @@ class Settings(BaseSettings):
     topic_prefix: str = Field("trueward.", description="What every topic's name begins with.")
     create_topics: bool = Field(default=True, description="Create missing topics at start.")
     topic_replication_factor: int = Field(
-        -1, description="Replicas of a topic that is created; -1 leaves it to the broker."
+        0, ge=0, description="Replicas of a topic that is created; 0: three, or as many as there are brokers."
     )
     clock: Literal["wall", "event"] = Field("wall", description="What time snapshots follow.")
     snapshot_interval: SnapshotInterval = Field(

@@ -105,12 +105,12 @@ class World:
             artifact=None if artifact is None else Artifact.model_validate_json(json.dumps(artifact)),
         )
 
-    def policy_of(self, model: str, as_of: int) -> Policy | None:
-        """The policy in force at ``as_of``; None where none was received."""
+    def policy_of(self, model: str, as_of: int) -> Policy:
+        """The policy in force at ``as_of``; the default one where none was received."""
         events = self.policies.get(model, ())
         found = in_force((event for event, _ in events), as_of)
         if found is None:
-            return None
+            return Policy(model=model)
         return Policy.model_validate_json(
             json.dumps(next(document for event, document in events if event is found))
         )
