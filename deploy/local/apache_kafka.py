@@ -157,7 +157,7 @@ class Cluster:
 
         Raises ``UsageError`` when the folder cannot be written, ``TruewardError`` when Kafka refuses to format.
         """
-        cluster_id = self.identity() or base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        cluster_id = self.identity() or _new_cluster_id()
         for node in self.nodes:
             try:
                 node.folder.mkdir(parents=True, exist_ok=True)
@@ -233,3 +233,11 @@ class Cluster:
             **self.overrides,
         }
         return "".join(f"{name}={value}\n" for name, value in properties.items())
+
+
+def _new_cluster_id() -> str:
+    """A random id in Kafka's spelling; one that begins with a dash would be taken for an option."""
+    while True:
+        spelled = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        if not spelled.startswith("-"):
+            return spelled
