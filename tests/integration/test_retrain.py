@@ -1,0 +1,29 @@
+"""Retrain on a real PostgreSQL, in the kernel's own transactions."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from shared.database import connect_pool
+from tests.unit.retrain.behaviour import Behaviour
+from tests.unit.retrain.harness import PostgresRetrain
+
+
+@pytest.fixture
+async def pool(database_dsn: str) -> AsyncIterator[Any]:
+    """Connections in the service's own role."""
+    pool = await connect_pool(database_dsn, role="retrain", application_name="test", max_size=4)
+    yield pool
+    await pool.close()
+
+
+@pytest.fixture
+def retrain(pool: Any) -> PostgresRetrain:
+    return PostgresRetrain(pool)
+
+
+class TestOnPostgres(Behaviour):
+    pass

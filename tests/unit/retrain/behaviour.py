@@ -1,0 +1,518 @@
+"""What retrain does, whatever it is kept in: the same tests run in memory and on PostgreSQL."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from shared.contracts.models import Rules, Triggers
+from shared.contracts.retraining import Job
+from shared.contracts.snapshots import VersionMetrics
+from shared.topics import RETRAIN_REQUESTS, SNAPSHOTS
+from tests.unit.retrain.builders import (
+    ARTIFACT,
+    BAD_ACCURACY,
+    BAD_BRIER,
+    EPOCH,
+    MODEL,
+    make_alert,
+    make_request,
+    make_snapshot,
+    make_update,
+)
+from tests.unit.retrain.harness import Retrain, actions
+
+LEASE = timedelta(seconds=900)
+GOOD = VersionMetrics(evaluated_predictions=30, accuracy=0.9, brier_score=0.05)
+POOR = VersionMetrics(evaluated_predictions=30, accuracy=0.4, brier_score=0.4)
+OBSERVE = {"mode": "observe"}
+
+
+async def queued(retrain: Retrain) -> Job:
+    """A job, by a first snapshot whose accuracy is bad."""
+    (job,) = (await retrain.take(make_snapshot(1, **BAD_ACCURACY))).jobs
+    return job
+
+
+async def completed(retrain: Retrain, version: str | None = "v2") -> Job:
+    job = await queued(retrain)
+    told = await retrain.take(make_update(job, "started"), make_update(job, "completed", model_version=version))
+    return told.jobs[-1]
+
+
+class Decisions:
+    async def test_every_snapshot_is_decided_on_once(self, retrain: Retrain) -> None:
+        told = await retrain.take(make_snapshot(1), make_snapshot(2, policy=OBSERVE), make_snapshot(2))
+        told.extend(await retrain.take(make_snapshot(1), make_snapshot(2), make_snapshot(3)))
+
+        assert actions(told.decisions) == ["noop", "dry-run-noop", "noop"]
+        assert [decision.decision_sequence for decision in told.decisions] == [1, 2, 3]
+        assert [decision.evidence.snapshot_sequence for decision in told.decisions] == [1, 2, 3]
+        assert {(decision.asked_by, decision.request_id) for decision in told.decisions} == {("snapshot", None)}
+        assert told.jobs == []
+        assert told.letters == []
+
+    async def test_a_gap_in_the_sequence_is_no_obstacle(self, retrain: Retrain) -> None:
+        told = await retrain.take(make_snapshot(5), make_snapshot(9))
+
+        assert [decision.evidence.snapshot_sequence for decision in told.decisions] == [5, 9]
+        assert [decision.decision_sequence for decision in told.decisions] == [1, 2]
+
+    async def test_enforcing_queues_a_job_that_carries_its_evidence(self, retrain: Retrain) -> None:
+        snapshot = make_snapshot(1, **BAD_ACCURACY, **BAD_BRIER)
+
+        told = await retrain.take(make_alert(), snapshot, now=EPOCH)
+
+        (decision,), (job,) = told.decisions, told.jobs
+        assert (decision.action, decision.should_retrain, decision.dry_run) == ("queued-retrain", True, False)
+        assert decision.fired == job.triggers == ("accuracy_breach", "brier_breach")
+        assert (decision.job_id, decision.covered_by) == (job.job_id, {})
+        assert decision.evidence == job.evidence
+        assert decision.evidence.metrics == snapshot.metrics
+        assert decision.evidence.policy == snapshot.policy
+        assert decision.evidence.policy_sha256 == snapshot.policy_sha256
+        assert decision.evidence.champion == snapshot.champion
+        assert [alert.alert_id for alert in decision.evidence.standing_alerts] == ["accuracy_breach"]
+        assert (decision.thresholds.accuracy_below, decision.thresholds.brier_above) == (0.55, 0.25)
+        assert (decision.thresholds.new_labels_at_least, decision.thresholds.min_evaluated) == (40, 30)
+        assert (job.status, job.job_sequence, job.created_at) == ("queued", 1, EPOCH)
+        assert (job.reasons, job.thresholds) == (decision.reasons, decision.thresholds)
+        assert (job.decision_id, job.as_of, job.lease_seconds) == (decision.decision_id, snapshot.as_of, 900)
+        assert job.artifact_snapshot == ARTIFACT
+
+    async def test_a_job_carries_the_way_back(self, retrain: Retrain) -> None:
+        plan = (await queued(retrain)).rollback_plan
+
+        assert plan.action == "revert_to_previous_model_artifact"
+        assert (plan.accuracy_drop, plan.brier_rise) == (0.03, 0.02)
+        assert (plan.previous_version, plan.previous_artifact) == ("v1", ARTIFACT)
+        baseline = plan.baseline
+        assert (baseline.evaluated_predictions, baseline.accuracy, baseline.brier_score) == (100, 0.5, 0.1)
+
+    async def test_a_model_without_a_champion_can_be_retrained(self, retrain: Retrain) -> None:
+        told = await retrain.take(make_snapshot(1, champion=None, **BAD_ACCURACY))
+        told.extend(await retrain.take(make_snapshot(2, champion=None, **BAD_ACCURACY)))
+
+        assert actions(told.decisions) == ["queued-retrain", "already-queued"]
+        (job,) = told.jobs
+        assert (job.champion, job.artifact_snapshot) == (None, None)
+        assert (job.rollback_plan.previous_version, job.rollback_plan.previous_artifact) == (None, None)
+
+    async def test_observing_records_what_it_would_do(self, retrain: Retrain) -> None:
+        told = await retrain.take(make_snapshot(1, policy=OBSERVE, **BAD_ACCURACY))
+
+        (decision,) = told.decisions
+        assert (decision.action, decision.dry_run, decision.mode) == ("dry-run-noop", True, "observe")
+        assert (decision.should_retrain, decision.fired) == (True, ("accuracy_breach",))
+        assert (decision.job_id, told.jobs) == (None, [])
+
+    async def test_triggers_and_rules_that_are_off_are_off(self, retrain: Retrain) -> None:
+        bad = {**BAD_ACCURACY, **BAD_BRIER, "new_labels": 1000}
+        no_triggers = Triggers(accuracy_breach=None, brier_breach=None, new_labels=None)
+        no_rules = Rules(accuracy_breach=None, brier_breach=None)
+
+        told = await retrain.take(
+            make_snapshot(1, policy={"triggers": no_triggers}, **bad),
+            make_snapshot(2, policy={"rules": no_rules, "triggers": Triggers(new_labels=1001)}, **bad),
+        )
+
+        off, ruleless = told.decisions
+        assert [reason.outcome for reason in off.reasons] == ["off", "off", "off"]
+        assert [reason.outcome for reason in ruleless.reasons] == ["off", "off", "quiet"]
+        assert (off.thresholds.accuracy_below, ruleless.thresholds.brier_above) == (None, None)
+        assert actions(told.decisions) == ["noop", "noop"]
+
+    async def test_models_do_not_meet(self, retrain: Retrain) -> None:
+        told = await retrain.take(
+            make_snapshot(1, model="a", **BAD_ACCURACY),
+            make_snapshot(1, model="b"),
+            make_snapshot(2, model="a", **BAD_ACCURACY),
+            make_snapshot(2, model="b", **BAD_BRIER),
+        )
+
+        assert [(each.model, each.decision_sequence, each.action) for each in told.decisions] == [
+            ("a", 1, "queued-retrain"),
+            ("b", 1, "noop"),
+            ("a", 2, "already-queued"),
+            ("b", 2, "queued-retrain"),
+        ]
+
+
+class OneJobPerCause:
+    async def test_while_a_job_is_active_no_trigger_makes_another(self, retrain: Retrain) -> None:
+        job = await queued(retrain)
+
+        told = await retrain.take(make_snapshot(2, **BAD_BRIER), make_snapshot(99, champion="v9", **BAD_BRIER))
+
+        assert actions(told.decisions) == ["already-queued", "already-queued"]
+        assert {decision.job_id for decision in told.decisions} == {job.job_id}
+        assert told.decisions[0].covered_by == {"brier_breach": job.job_id}
+        assert told.jobs == []
+
+    @pytest.mark.parametrize("end", ["completed", "failed", "cancelled", "expired"])
+    async def test_a_covered_cause_makes_no_second_job_whatever_became_of_the_first(
+        self, retrain: Retrain, end: str
+    ) -> None:
+        job = await queued(retrain)
+        await retrain.take(make_update(job, "started"))
+        if end == "expired":
+            await retrain.expire(job, now=EPOCH + LEASE)
+        else:
+            await retrain.take(make_update(job, end))
+        assert (await retrain.kept_jobs())[0].status == end
+
+        told = await retrain.take(
+            make_snapshot(2, at=job.as_of + timedelta(hours=12, microseconds=-1), **BAD_ACCURACY),
+            make_snapshot(3, at=job.as_of + timedelta(hours=12), **BAD_ACCURACY),
+        )
+
+        assert actions(told.decisions) == ["already-queued", "queued-retrain"]
+        assert told.decisions[0].job_id == job.job_id
+        assert told.decisions[0].covered_by == {"accuracy_breach": job.job_id}
+
+    async def test_a_new_cause_makes_a_job_of_its_own(self, retrain: Retrain) -> None:
+        first = await completed(retrain)
+
+        told = await retrain.take(make_snapshot(2, **BAD_ACCURACY, **BAD_BRIER))
+
+        (decision,), (job,) = told.decisions, told.jobs
+        assert decision.fired == ("accuracy_breach", "brier_breach")
+        assert job.triggers == ("brier_breach",)
+        assert decision.covered_by == {"accuracy_breach": first.job_id}
+
+    async def test_a_new_champion_is_a_new_cause(self, retrain: Retrain) -> None:
+        await completed(retrain)
+
+        told = await retrain.take(make_snapshot(2, champion="v2", **BAD_ACCURACY))
+
+        assert actions(told.decisions) == ["queued-retrain"]
+
+    async def test_one_batch_may_see_a_job_end_and_the_next_begin(self, retrain: Retrain) -> None:
+        job = await queued(retrain)
+
+        told = await retrain.take(
+            make_update(job, "failed"),
+            make_snapshot(2, **BAD_BRIER),
+            make_update(job, "cancelled"),
+            make_snapshot(3, **BAD_BRIER),
+        )
+
+        assert actions(told.decisions) == ["queued-retrain", "already-queued"]
+        assert [letter.reason for letter in told.letters] == ["illegal_transition"]
+        assert [(kept.status, kept.triggers) for kept in await retrain.kept_jobs()] == [
+            ("failed", ("accuracy_breach",)),
+            ("queued", ("brier_breach",)),
+        ]
+
+    async def test_one_batch_may_see_a_job_made_and_ended(self, retrain: Retrain) -> None:
+        snapshot = make_snapshot(1, **BAD_ACCURACY)
+        job_id = "job-c8cf489ed229d3a2-s1"
+
+        told = await retrain.take(snapshot, make_update(job_id, "failed"))
+        told.extend(await retrain.take(make_snapshot(2, **BAD_BRIER)))
+
+        assert [(job.job_id, job.status, job.job_sequence) for job in told.jobs] == [
+            (job_id, "queued", 1),
+            (job_id, "failed", 2),
+            ("job-c8cf489ed229d3a2-s2", "queued", 1),
+        ]
+        assert [job.status for job in await retrain.kept_jobs()] == ["failed", "queued"]
+
+
+class Requests:
+    @pytest.mark.parametrize("mode", ["observe", "enforce"])
+    async def test_an_explicit_run_acts_in_either_mode(self, retrain: Retrain, mode: str) -> None:
+        quiet = Triggers(accuracy_breach=None, new_labels=None)
+        policy = {"mode": mode, "triggers": quiet}
+        await retrain.take(make_snapshot(1, policy=policy))
+        await retrain.take(make_snapshot(2, policy=OBSERVE, **BAD_ACCURACY))
+
+        told = await retrain.take(make_request("dry", dry_run=True), make_request("wet"), make_request("late"))
+
+        dry, wet, late = told.decisions
+        assert (dry.action, dry.dry_run, dry.fired) == ("dry-run-noop", True, ("accuracy_breach",))
+        assert (wet.action, wet.dry_run, wet.mode) == ("queued-retrain", False, "observe")
+        assert (late.action, late.job_id) == ("already-queued", wet.job_id)
+        assert [each.request_id for each in told.decisions] == ["dry", "wet", "late"]
+        assert [each.decision_sequence for each in told.decisions] == [3, 4, 5]
+        assert {each.asked_by for each in told.decisions} == {"request"}
+        (job,) = told.jobs
+        assert (job.job_id, job.decision_id) == (wet.job_id, wet.decision_id)
+
+    async def test_an_explicit_run_without_a_reason_does_nothing(self, retrain: Retrain) -> None:
+        told = await retrain.take(make_snapshot(1), make_request())
+
+        assert actions(told.decisions) == ["noop", "noop"]
+
+    async def test_a_request_is_decided_on_the_newest_snapshot(self, retrain: Retrain) -> None:
+        await retrain.take(make_snapshot(1, **BAD_ACCURACY, policy=OBSERVE), make_snapshot(2, policy=OBSERVE))
+        told = await retrain.take(make_request("r-1"), make_snapshot(3, **BAD_BRIER, policy=OBSERVE))
+        told.extend(await retrain.take(make_request("r-2")))
+
+        first, _, second = told.decisions
+        assert (first.evidence.snapshot_sequence, first.action) == (2, "noop")
+        assert (second.evidence.snapshot_sequence, second.action) == (3, "queued-retrain")
+
+    async def test_a_request_id_acts_once_per_model(self, retrain: Retrain) -> None:
+        await retrain.take(make_snapshot(1), make_snapshot(1, model="other"))
+
+        told = await retrain.take(make_request(), make_request(dry_run=True), make_request(model="other"))
+        told.extend(await retrain.take(make_snapshot(2, **BAD_ACCURACY), make_request()))
+
+        assert [(each.model, each.request_id, each.action) for each in told.decisions] == [
+            (MODEL, "r-1", "noop"),
+            ("other", "r-1", "noop"),
+            (MODEL, None, "queued-retrain"),
+        ]
+        assert told.letters == []
+
+    async def test_a_request_and_a_snapshot_share_causes(self, retrain: Retrain) -> None:
+        await retrain.take(make_snapshot(1, policy=OBSERVE, **BAD_ACCURACY))
+
+        told = await retrain.take(make_request(), make_snapshot(2, **BAD_ACCURACY))
+
+        by_request, by_snapshot = told.decisions
+        assert by_request.action == "queued-retrain"
+        assert (by_snapshot.action, by_snapshot.job_id) == ("already-queued", by_request.job_id)
+
+    async def test_a_model_without_a_snapshot_cannot_be_decided_on(self, retrain: Retrain) -> None:
+        await retrain.take(make_alert())
+
+        told = await retrain.take(make_request(), make_request(model="no such model"))
+
+        assert [(letter.reason, letter.field) for letter in told.letters] == [("invalid", "model")] * 2
+        assert "no such model has no snapshot" in told.letters[1].detail
+        assert told.decisions == []
+
+    async def test_a_refused_request_may_be_asked_again(self, retrain: Retrain) -> None:
+        await retrain.take(make_request())
+
+        told = await retrain.take(make_snapshot(1), make_request())
+
+        assert [each.request_id for each in told.decisions] == [None, "r-1"]
+
+
+class Alerts:
+    async def test_standing_alerts_are_cited_as_they_were_heard(self, retrain: Retrain) -> None:
+        await retrain.take(
+            make_alert(1, "opened", severity="medium", escalation_level="none"),
+            make_alert(2, "opened", alert_id="brier_breach"),
+            make_alert(3, "escalated", escalation_level="incident"),
+            make_alert(4, "state_changed", alert_id=None, severity=None, breach_streak=None),
+        )
+        (decision,) = (await retrain.take(make_snapshot(1))).decisions
+
+        accuracy, brier = decision.evidence.standing_alerts
+        assert (accuracy.alert_id, accuracy.severity, accuracy.escalation_level) == (
+            "accuracy_breach",
+            "high",
+            "incident",
+        )
+        assert (accuracy.breach_streak, brier.alert_id) == (3, "brier_breach")
+
+    async def test_a_resolved_alert_is_cited_no_more(self, retrain: Retrain) -> None:
+        await retrain.take(make_alert(1), make_alert(2, alert_id="brier_breach"))
+        await retrain.take(make_alert(3, "resolved"))
+        (decision,) = (await retrain.take(make_snapshot(1))).decisions
+
+        assert [alert.alert_id for alert in decision.evidence.standing_alerts] == ["brier_breach"]
+
+    async def test_what_is_not_above_the_last_sequence_is_dropped(self, retrain: Retrain) -> None:
+        await retrain.take(make_alert(2), make_alert(3, "resolved"), make_alert(2))
+        told = await retrain.take(make_alert(3), make_snapshot(1))
+
+        assert told.decisions[0].evidence.standing_alerts == ()
+
+    @pytest.mark.parametrize("field", ["alert_id", "severity", "escalation_level", "breach_streak"])
+    async def test_an_alert_that_leaves_out_what_stands_is_refused(self, retrain: Retrain, field: str) -> None:
+        left_out = make_alert(1).model_copy(update={field: None})
+
+        told = await retrain.take(left_out, make_alert(2, alert_id="brier_breach"))
+        told.extend(await retrain.take(make_snapshot(1)))
+
+        assert [(letter.reason, letter.field) for letter in told.letters] == [("invalid", field)]
+        assert [alert.alert_id for alert in told.decisions[0].evidence.standing_alerts] == ["brier_breach"]
+
+
+class Jobs:
+    async def test_a_job_lives_by_what_its_trainer_says(self, retrain: Retrain) -> None:
+        job = await queued(retrain)
+        minute = timedelta(minutes=1)
+
+        told = await retrain.take(make_update(job, "started", trainer="t-1"), now=EPOCH + minute)
+        quiet = await retrain.take(make_update(job, "heartbeat", message="half way"), now=EPOCH + 2 * minute)
+        done = make_update(job, "completed", model_version="v2", details={"loss": 0.25})
+        told.extend(await retrain.take(done, now=EPOCH + 3 * minute))
+
+        running, ended = told.jobs
+        assert (running.status, running.job_sequence, running.run.trainer) == ("running", 2, "t-1")
+        assert (running.started_at, running.lease_expires_at) == (EPOCH + minute, EPOCH + minute + LEASE)
+        assert (quiet.jobs, quiet.letters) == ([], [])
+        assert (ended.status, ended.job_sequence, ended.run.model_version) == ("completed", 3, "v2")
+        assert (ended.heartbeat_at, ended.finished_at) == (EPOCH + 2 * minute, EPOCH + 3 * minute)
+        assert (ended.run.message, ended.run.details) == ("half way", {"loss": 0.25})
+        assert ended.lease_expires_at is None
+        assert ended.evidence == job.evidence
+        assert await retrain.kept_jobs() == [ended]
+
+    async def test_a_heartbeat_is_kept_and_not_published(self, retrain: Retrain) -> None:
+        job = await queued(retrain)
+        await retrain.take(make_update(job, "started"))
+
+        told = await retrain.take(make_update(job, "heartbeat"), now=EPOCH + LEASE / 2)
+
+        assert told.jobs == []
+        (kept,) = await retrain.kept_jobs()
+        assert (kept.heartbeat_at, kept.lease_expires_at) == (EPOCH + LEASE / 2, EPOCH + 1.5 * LEASE)
+        assert (kept.job_sequence, kept.status) == (2, "running")
+
+    async def test_a_repeated_update_changes_nothing(self, retrain: Retrain) -> None:
+        ended = await completed(retrain)
+
+        told = await retrain.take(
+            make_update(ended, "completed", model_version="v2", message="again"), now=EPOCH + LEASE
+        )
+
+        assert (told.jobs, told.letters) == ([], [])
+        assert await retrain.kept_jobs() == [ended]
+
+    async def test_an_illegal_update_is_refused(self, retrain: Retrain) -> None:
+        ended = await completed(retrain)
+
+        told = await retrain.take(
+            make_update(ended, "heartbeat"),
+            make_update(ended, "failed"),
+            make_update(ended, "completed", model_version="v3"),
+        )
+
+        assert [letter.reason for letter in told.letters] == ["illegal_transition"] * 3
+        assert [letter.detail for letter in told.letters] == [
+            "a completed job takes no heartbeat",
+            "a completed job cannot become failed",
+            "the job has completed with model version v2",
+        ]
+        assert await retrain.kept_jobs() == [ended]
+
+    async def test_an_unknown_job_is_refused(self, retrain: Retrain) -> None:
+        told = await retrain.take(make_update("job-x", "started"))
+
+        assert [(letter.reason, letter.field) for letter in told.letters] == [("unknown_job", "job_id")]
+
+    async def test_a_silent_job_expires_when_its_lease_is_over(self, retrain: Retrain) -> None:
+        job = await queued(retrain)
+        started = await retrain.take(make_update(job, "started"))
+
+        early = await retrain.expire(job, now=EPOCH + LEASE - timedelta(microseconds=1))
+        told = await retrain.expire(job, now=EPOCH + LEASE)
+        again = await retrain.expire(job, now=EPOCH + 2 * LEASE)
+
+        assert (early.jobs, again.jobs) == ([], [])
+        (expired,) = told.jobs
+        assert (expired.status, expired.job_sequence) == ("expired", started.jobs[0].job_sequence + 1)
+        assert expired.finished_at == EPOCH + LEASE
+        late = await retrain.take(make_update(job, "completed", model_version="v2"), now=EPOCH + 2 * LEASE)
+        assert [letter.reason for letter in late.letters] == ["illegal_transition"]
+
+    async def test_a_queued_job_does_not_expire(self, retrain: Retrain) -> None:
+        job = await queued(retrain)
+
+        assert (await retrain.expire(job, now=EPOCH + timedelta(days=365))).jobs == []
+
+
+class Aftermath:
+    @pytest.mark.parametrize(("figures", "verdict"), [(GOOD, "keep"), (POOR, "revert_to_previous_model_artifact")])
+    @pytest.mark.parametrize("champion", ["v1", "v2"])
+    async def test_the_verdict_comes_with_the_first_snapshot_that_has_enough(
+        self, retrain: Retrain, figures: VersionMetrics, verdict: str, champion: str
+    ) -> None:
+        ended = await completed(retrain)
+        few = figures.model_copy(update={"evaluated_predictions": 29})
+
+        told = await retrain.take(make_snapshot(2), make_snapshot(3, versions={"v2": few, "v1": GOOD}))
+        assert told.jobs == []
+        told = await retrain.take(
+            make_snapshot(4, champion=champion, versions={"v2": figures, "v1": GOOD}),
+            make_snapshot(5, champion=champion, versions={"v2": GOOD}),
+        )
+        told.extend(await retrain.take(make_snapshot(6, champion=champion, versions={"v2": POOR})))
+
+        (assessed,) = told.jobs
+        assert (assessed.status, assessed.job_sequence) == ("completed", ended.job_sequence + 1)
+        aftermath = assessed.aftermath
+        assert aftermath is not None
+        assert (aftermath.verdict, aftermath.model_version) == (verdict, "v2")
+        assert (aftermath.snapshot_sequence, aftermath.as_of) == (4, make_snapshot(4).as_of)
+        assert (aftermath.evaluated_predictions, aftermath.accuracy) == (30, figures.accuracy)
+        assert (await retrain.kept_jobs())[0] == assessed
+
+    async def test_what_is_told_of_a_version_before_completion_gives_no_verdict(self, retrain: Retrain) -> None:
+        job = await queued(retrain)
+        await retrain.take(make_update(job, "started"))
+
+        before = await retrain.take(make_snapshot(2, versions={"v2": POOR}))
+        told = await retrain.take(
+            make_update(job, "completed", model_version="v2"), make_snapshot(3, versions={"v2": GOOD})
+        )
+
+        assert before.jobs == []
+        assert [(each.status, each.aftermath is None) for each in told.jobs] == [
+            ("completed", True),
+            ("completed", False),
+        ]
+
+    @pytest.mark.parametrize("version", [None, "v1"])
+    async def test_a_job_that_names_no_version_of_its_own_gets_no_verdict(
+        self, retrain: Retrain, version: str | None
+    ) -> None:
+        await completed(retrain, version)
+
+        told = await retrain.take(make_snapshot(2, versions={"v1": POOR}))
+
+        assert told.jobs == []
+
+    async def test_two_jobs_await_their_verdicts_at_once(self, retrain: Retrain) -> None:
+        first = await completed(retrain)
+        (second,) = (await retrain.take(make_snapshot(2, **BAD_BRIER))).jobs
+        await retrain.take(make_update(second, "started"), make_update(second, "completed", model_version="v3"))
+
+        told = await retrain.take(make_snapshot(3, versions={"v2": GOOD}))
+        told.extend(await retrain.take(make_snapshot(4, versions={"v2": GOOD, "v3": POOR})))
+
+        assert [(job.job_id, job.aftermath is not None) for job in told.jobs] == [
+            (first.job_id, True),
+            (second.job_id, True),
+        ]
+
+
+class BadInput:
+    @pytest.mark.parametrize(
+        ("value", "reason"),
+        [
+            (None, "undecodable"),
+            (b"", "undecodable"),
+            (b"\xff\x00garbage", "undecodable"),
+            (b"[]", "invalid"),
+            (b'{"model": 7}', "invalid"),
+            (b'{"pad": "' + b"x" * 2_000_000 + b'"}', "too_large"),
+        ],
+    )
+    async def test_it_becomes_a_dead_letter_and_the_stream_goes_on(
+        self, retrain: Retrain, value: bytes | None, reason: str
+    ) -> None:
+        told = await retrain.take((SNAPSHOTS, value), (RETRAIN_REQUESTS, value), make_snapshot(1))
+
+        assert [letter.reason for letter in told.letters] == [reason] * 2
+        assert [letter.original_value() for letter in told.letters] == [value] * 2
+        assert actions(told.decisions) == ["noop"]
+
+    async def test_a_field_that_no_contract_knows_is_ignored(self, retrain: Retrain) -> None:
+        value = make_request().to_json()[:-1] + b',"colour":"green"}'
+
+        told = await retrain.take(make_snapshot(1), (RETRAIN_REQUESTS, value))
+
+        assert actions(told.decisions) == ["noop", "noop"]
+
+
+class Behaviour(Decisions, OneJobPerCause, Requests, Alerts, Jobs, Aftermath, BadInput):
+    """Everything above."""
