@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass, fields
+from operator import attrgetter
 from uuid import UUID
 
 from services.metrics.domain import histogram
@@ -18,6 +19,7 @@ QUERIES = Queries.load("services.metrics")
 ENTITY_SHARDS = 64
 MODEL_SHARDS = 64
 _PREDICTION_COLUMNS = tuple(field.name for field in fields(StoredPrediction))
+_as_row = attrgetter(*_PREDICTION_COLUMNS)
 
 Names = Sequence[tuple[str, str]]
 
@@ -91,7 +93,7 @@ async def add_predictions(connection: Connection, predictions: Iterable[StoredPr
     again and finds it.
     """
     await connection.copy_records_to_table(
-        "prediction", records=[astuple(prediction) for prediction in predictions], columns=_PREDICTION_COLUMNS
+        "prediction", records=map(_as_row, predictions), columns=_PREDICTION_COLUMNS
     )
 
 

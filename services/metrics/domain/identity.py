@@ -7,6 +7,7 @@ share a key with a chance of 10^-15 (birthday bound, n^2 / 2^129).
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 from uuid import UUID
 
 
@@ -15,6 +16,7 @@ def key_of(identifier: str) -> UUID:
     return UUID(bytes=hashlib.blake2b(identifier.encode(), digest_size=16).digest())
 
 
+@lru_cache(maxsize=65_536)
 def id_of(*names: str) -> int:
     """A signed 64-bit id of a sequence of names; ("a", "bc") and ("ab", "c") differ."""
     digest = hashlib.blake2b(digest_size=8)
