@@ -177,6 +177,7 @@ class Cluster:
             name="broker" if single else f"broker-{node.node_id}",
             argv=(*self._java(), "kafka.Kafka", str(node.properties)),
             ready=partial(broker_answers, f"{LOOPBACK}:{node.port}"),
+            essential=True,
             stop_timeout_s=20.0,
             # A hard stop loses nothing that was acknowledged: it is in the page cache of a machine that goes on.
             death_signal=signal.SIGKILL,

@@ -148,6 +148,7 @@ class Cluster:
             cwd=Path("/"),
             ready=partial(postgres_answers, self.dsn("postgres")),
             stop_signal=signal.SIGINT,  # its fast shutdown: does not wait for clients to leave
+            essential=True,
             stop_timeout_s=30.0,
             # Its immediate shutdown: it takes its children along, which SIGKILL would leave for a moment.
             death_signal=signal.SIGQUIT,

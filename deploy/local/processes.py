@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -18,6 +19,7 @@ from typing import Any, Final
 from shared.errors import TruewardError, UsageError
 
 LOOPBACK: Final = "127.0.0.1"
+PORTS: Final = range(12_000, 32_000)
 PROBE_INTERVAL_S: Final = 0.05
 
 Probe = Callable[[], Awaitable[bool]]
@@ -44,7 +46,9 @@ class ProcessSpec:
 
     ``env`` is added to the parent's environment. ``stop_signal`` asks it to end; after ``stop_timeout_s`` seconds
     it is killed. ``death_signal`` is what the kernel sends it when its parent dies without a word.
-    ``forgets`` says that it loses its state when it ends, so that what was started after it must start anew too.
+    ``before_start`` runs before every start of it, the first included. ``essential`` says that nothing can go on
+    when it does not come up at first. ``forgets`` says that it loses its state when it ends, so that what was
+    started after it must start anew too.
     """
 
     name: str
@@ -56,6 +60,8 @@ class ProcessSpec:
     stop_signal: signal.Signals = signal.SIGTERM
     stop_timeout_s: float = 15.0
     death_signal: signal.Signals = signal.SIGKILL
+    before_start: Callable[[], Awaitable[None]] | None = None
+    essential: bool = False
     forgets: bool = False
 
 
@@ -162,22 +168,33 @@ class ManagedProcess:
 
 
 def free_port() -> int:
-    """A TCP port that is free on the loopback address now; take it soon."""
-    with socket.socket() as found:
-        found.bind((LOOPBACK, 0))
-        port: int = found.getsockname()[1]
-        return port
+    """A TCP port that is free on the loopback address now; take it soon.
+
+    It lies below the range that systems give to outgoing connections: a service that is restarted finds its port
+    still free, not taken meanwhile by some client.
+    """
+    for _ in range(1000):
+        port = PORTS.start + secrets.randbelow(len(PORTS))
+        if _is_free(port):
+            return port
+    raise TruewardError("no free TCP port was found")
 
 
 def claim_port(port: int, *, what: str, option: str) -> int:
     """``port`` if it is free, or a free one for 0. Raises ``UsageError`` when something listens on it."""
     if port == 0:
         return free_port()
+    if not _is_free(port):
+        raise UsageError(f"port {port} for {what} is in use: choose another with {option}")
+    return port
+
+
+def _is_free(port: int) -> bool:
     with socket.socket() as tried:
         # As servers do it: a port whose last connections linger in TIME_WAIT is free all the same.
         tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             tried.bind((LOOPBACK, port))
-        except OSError as error:
-            raise UsageError(f"port {port} for {what} is in use: choose another with {option}") from error
-    return port
+        except OSError:
+            return False
+    return True

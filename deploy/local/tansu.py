@@ -45,6 +45,7 @@ def process(bootstrap_servers: str) -> ProcessSpec:
             "STORAGE_ENGINE": "memory://tansu/",
         },
         ready=partial(broker_answers, bootstrap_servers),
+        essential=True,
         stop_timeout_s=5.0,
         forgets=True,
     )
