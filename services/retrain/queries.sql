@@ -127,7 +127,6 @@ SELECT job_id FROM jobs WHERE status = 'running' AND lease_expires_at <= $1 ORDE
 
 -- name: remove_old_decisions
 -- Those on snapshots that made no job, older than $1 before the model's newest snapshot; at most $2 of them.
--- What another instance is removing is left to it.
 DELETE FROM decisions
 WHERE decision_id IN (
     SELECT decisions.decision_id
@@ -137,8 +136,8 @@ WHERE decision_id IN (
       AND decisions.action <> 'queued-retrain'
       AND decisions.as_of < models.as_of - $1::interval
       AND decisions.decision_id <> models.latest_decision_id
+    ORDER BY decisions.model, decisions.as_of
     LIMIT $2
-    FOR UPDATE OF decisions SKIP LOCKED
 )
 
 -- name: remove_old_refused_requests
