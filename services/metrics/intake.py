@@ -122,7 +122,7 @@ def _decode_other_form(record: Record, refusal: Refusal) -> Contract | Refusal:
         return refusal
     if "tick" in document:
         return decode(record, observations.Tick)
-    if record.topic == topics.PIPELINE_RUNS.name and "eventType" in document:
+    if record.topic == topics.PIPELINE_RUNS.name and "eventTime" in document:
         return decode(record, observations.OpenLineageRunEvent)
     return refusal
 
