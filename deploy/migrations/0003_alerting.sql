@@ -8,14 +8,14 @@ CREATE TABLE alerting.models (
     policy_sha256 text,
     alert_sequence bigint NOT NULL DEFAULT 0 CHECK (alert_sequence >= 0),
     state text NOT NULL DEFAULT 'none' CHECK (state IN ('none', 'active', 'watch', 'incident')),
-    standing jsonb NOT NULL DEFAULT '[]',
+    standing jsonb NOT NULL DEFAULT '{}',
     evaluations jsonb NOT NULL DEFAULT '{}',
     CHECK (snapshot_sequence = 0 OR (snapshot_id IS NOT NULL AND as_of IS NOT NULL AND policy_sha256 IS NOT NULL))
 -- Every snapshot rewrites the row and no index covers what it changes: room on the page keeps that local.
 ) WITH (fillfactor = 50);
 COMMENT ON TABLE alerting.models IS
     'A model after the last snapshot judged. The row''s lock serialises its judgements, so alert_sequence has no gaps.';
-COMMENT ON COLUMN alerting.models.standing IS 'The standing alerts, in rule order.';
+COMMENT ON COLUMN alerting.models.standing IS 'The standing alerts by alert id.';
 COMMENT ON COLUMN alerting.models.evaluations IS 'By alert id, what the rule said of that snapshot.';
 
 CREATE TABLE alerting.transitions (
@@ -34,7 +34,7 @@ CREATE VIEW alerting.published_states AS
 CREATE VIEW alerting.published_alerts AS
     SELECT
         models.model,
-        alert.alert_id,
+        standing.alert_id,
         alert.severity,
         alert.breach_streak,
         alert.escalation_level,
@@ -46,8 +46,8 @@ CREATE VIEW alerting.published_alerts AS
         models.snapshot_id,
         models.snapshot_sequence
     FROM alerting.models
-    CROSS JOIN LATERAL jsonb_to_recordset(models.standing) AS alert (
-        alert_id text,
+    CROSS JOIN LATERAL jsonb_each(models.standing) AS standing (alert_id, document)
+    CROSS JOIN LATERAL jsonb_to_record(standing.document) AS alert (
         severity text,
         breach_streak bigint,
         escalation_level text,

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, assert_never
 
 from services.alerting.domain.judgement import JudgedModel, ModelAlerts, StandingAlert
-from services.alerting.domain.rules import Breached, Evaluations, InsufficientData, Off, Outcome, Quiet
+from services.alerting.domain.rules import ALERT_IDS, Breached, Evaluations, InsufficientData, Off, Outcome, Quiet
 from shared.contracts.alerts import AlertTransition
 from shared.database import Connection, Queries
 
@@ -27,7 +27,7 @@ class PostgresStore:
             row["model"]: ModelAlerts(
                 snapshot_sequence=row["snapshot_sequence"],
                 alert_sequence=row["alert_sequence"],
-                standing=tuple(alert_from(document) for document in row["standing"]),
+                standing=standing_from(row["standing"]),
             )
             for row in rows
         }
@@ -44,7 +44,7 @@ class PostgresStore:
                     each.policy_sha256,
                     each.alerts.alert_sequence,
                     each.alerts.state,
-                    [document_of_alert(alert) for alert in each.alerts.standing],
+                    document_of_standing(each.alerts.standing),
                     document_of_evaluations(each.evaluations),
                 )
                 for each in judged
@@ -62,33 +62,39 @@ def _columns(rows: list[tuple[Any, ...]]) -> list[list[Any]]:
     return [list(column) for column in zip(*rows, strict=True)]
 
 
-def document_of_alert(alert: StandingAlert) -> Document:
-    """A standing alert as the database keeps it, and publishes it in ``published_alerts``."""
+def document_of_standing(standing: tuple[StandingAlert, ...]) -> Document:
+    """Standing alerts by their id, as the database keeps them and ``published_alerts`` tells them."""
     return {
-        "alert_id": alert.alert_id,
-        "severity": alert.severity,
-        "breach_streak": alert.breach_streak,
-        "escalation_level": alert.escalation_level,
-        "recommended_action": alert.recommended_action,
-        "opened_as_of": alert.opened_as_of.isoformat(),
-        "reason": alert.reason,
-        "value": alert.value,
-        "threshold": alert.threshold,
+        alert.alert_id: {
+            "severity": alert.severity,
+            "breach_streak": alert.breach_streak,
+            "escalation_level": alert.escalation_level,
+            "recommended_action": alert.recommended_action,
+            "opened_as_of": alert.opened_as_of.isoformat(),
+            "reason": alert.reason,
+            "value": alert.value,
+            "threshold": alert.threshold,
+        }
+        for alert in standing
     }
 
 
-def alert_from(document: Document) -> StandingAlert:
-    """The standing alert that ``document_of_alert`` made the document of."""
-    return StandingAlert(
-        alert_id=document["alert_id"],
-        severity=document["severity"],
-        breach_streak=document["breach_streak"],
-        escalation_level=document["escalation_level"],
-        opened_as_of=datetime.fromisoformat(document["opened_as_of"]),
-        reason=document["reason"],
-        # jsonb gives a great float back without an exponent, which Python reads as an integer.
-        value=float(document["value"]),
-        threshold=float(document["threshold"]),
+def standing_from(document: Document) -> tuple[StandingAlert, ...]:
+    """The standing alerts that ``document_of_standing`` made the document of."""
+    return tuple(
+        StandingAlert(
+            alert_id=alert_id,
+            severity=document[alert_id]["severity"],
+            breach_streak=document[alert_id]["breach_streak"],
+            escalation_level=document[alert_id]["escalation_level"],
+            opened_as_of=datetime.fromisoformat(document[alert_id]["opened_as_of"]),
+            reason=document[alert_id]["reason"],
+            # jsonb gives a great float back without an exponent, which Python reads as an integer.
+            value=float(document[alert_id]["value"]),
+            threshold=float(document[alert_id]["threshold"]),
+        )
+        for alert_id in ALERT_IDS
+        if alert_id in document
     )
 
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias, get_args
 
 AlertId = Literal["accuracy_breach", "brier_breach", "data_stale", "pipeline_stale"]
 Severity = Literal["medium", "high"]
+
+ALERT_IDS: Final[tuple[AlertId, ...]] = get_args(AlertId)
+"""In the order of the rules, in which everything is told."""
 
 EXACT_SECONDS = 2**53
 """From here on a float holds no fraction of a second."""

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from typing import Any
 
 from services.alerting.domain.judgement import JudgedModel, ModelAlerts
-from services.alerting.store import alert_from, document_of_alert, document_of_evaluations
+from services.alerting.store import document_of_evaluations, document_of_standing, standing_from
 from shared.contracts.alerts import AlertTransition
 
 
@@ -32,13 +32,13 @@ class FakeStore:
             self.documents[place] = each.known()
 
     def read(self, models: Collection[str]) -> dict[str, ModelAlerts]:
-        new = {"snapshot_sequence": 0, "alert_sequence": 0, "standing": "[]"}
+        new = {"snapshot_sequence": 0, "alert_sequence": 0, "standing": "{}"}
         rows = {model: self.rows.setdefault(model, dict(new)) for model in models}
         return {
             model: ModelAlerts(
                 snapshot_sequence=row["snapshot_sequence"],
                 alert_sequence=row["alert_sequence"],
-                standing=tuple(alert_from(document) for document in json.loads(row["standing"])),
+                standing=standing_from(json.loads(row["standing"])),
             )
             for model, row in rows.items()
         }
@@ -49,7 +49,7 @@ class FakeStore:
             self.rows[each.model] = {
                 "snapshot_sequence": each.alerts.snapshot_sequence,
                 "alert_sequence": each.alerts.alert_sequence,
-                "standing": json.dumps([document_of_alert(alert) for alert in each.alerts.standing]),
+                "standing": json.dumps(document_of_standing(each.alerts.standing)),
                 "evaluations": json.dumps(document_of_evaluations(each.evaluations)),
                 "state": each.alerts.state,
                 "as_of": each.as_of,

@@ -13,7 +13,7 @@ from services.alerting.app import DEFINITION
 from services.alerting.domain.judgement import ModelAlerts
 from services.alerting.handlers import alerting_handler, decide
 from services.alerting.settings import AlertingSettings
-from services.alerting.store import alert_from, document_of_alert, document_of_evaluations
+from services.alerting.store import document_of_evaluations, document_of_standing, standing_from
 from shared.contracts.alerts import AlertTransition
 from shared.contracts.dead_letters import DeadLetter
 from shared.effects import Effects
@@ -145,13 +145,14 @@ async def test_changes_repeats_and_gaps_are_logged_with_their_reasons() -> None:
     ]
 
 
-def test_a_standing_alert_survives_its_document() -> None:
+def test_standing_alerts_survive_their_document() -> None:
     decided = decide({MODEL: ModelAlerts()}, [make_snapshot(1, data_freshness_seconds=1e30)])
-    (alert,) = decided.models[MODEL].alerts.standing
-    document = json.loads(json.dumps(document_of_alert(alert)))
-    assert alert_from(document) == alert
+    standing = decided.models[MODEL].alerts.standing
+    document = json.loads(json.dumps(document_of_standing(standing)))
+    assert standing_from(document) == standing
     # As jsonb gives it back: a great number without an exponent.
-    assert alert_from(document | {"value": 10**30}) == alert
+    document["data_stale"]["value"] = 10**30
+    assert standing_from(document) == standing
 
 
 def test_evaluations_are_told_by_their_outcome() -> None:
