@@ -21,6 +21,7 @@ from trueward.cli.options import (
     Source,
     TopicPrefix,
 )
+from trueward.cli.up import up
 
 app = typer.Typer(
     name="trueward",
@@ -41,6 +42,7 @@ for group, name in (
     (inboxes, "inbox"),
 ):
     app.add_typer(group, name=name)
+app.command("up")(up)
 
 
 class ServiceName(StrEnum):
