@@ -31,7 +31,7 @@ class Screen:
 
     def say(self, text: str) -> None:
         """A line of the demo's own (markup allowed)."""
-        self.console.print(text, highlight=False)
+        self.console.print(text, highlight=False, soft_wrap=True)
 
     def thresholds(self, chosen: Thresholds) -> None:
         """How the policy's thresholds were chosen, and what they are."""

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from examples.flights.data import Flights, Matrix
-from examples.flights.model import MODEL, fit, recent_labels, rfc_3339
+from examples.flights.model import MODEL, fit, positive, recent_labels, rfc_3339
 
 WINDOW_DAYS = 7
 BLOCK_DAYS = 3
@@ -100,7 +100,7 @@ def held_out_days(flights: Flights, as_of: datetime, seed: int) -> Daily:
     for held_out in range(week.max() + 1):
         left_out = week == held_out
         classifier = fit(features[~left_out], late[~left_out], seed)
-        probability[left_out] = classifier.predict_proba(features[left_out])[:, 1]
+        probability[left_out] = positive(classifier, features[left_out])
     return sums_by_day(day, probability, late)
 
 
