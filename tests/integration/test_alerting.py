@@ -245,14 +245,13 @@ async def test_two_partitions_that_meet_in_one_model_take_turns(known: bool, poo
         for model in reversed(models)
     ]
     async with pool.acquire() as first, pool.acquire() as second, pool.acquire() as watcher:
-        transaction = first.transaction()
-        await transaction.start()
-        effects = Effects("alerting", first, RECEIVED_AT)
-        await HANDLER(one, effects)
-        later = asyncio.create_task(in_transaction(second, two))
-        await until_blocked(watcher, second.get_server_pid())
-        await effects.flush()
-        await transaction.commit()
+        async with first.transaction():
+            await PostgresStore().lock(first, models)
+            later = asyncio.create_task(in_transaction(second, two))
+            await until_blocked(watcher, second.get_server_pid())
+            effects = Effects("alerting", first, RECEIVED_AT)
+            await HANDLER(one, effects)
+            await effects.flush()
         await asyncio.wait_for(later, timeout=5)
     states = (await published(gateway))["states"]
     assert [(row["model"], row["state"], row["alert_sequence"]) for row in states] == [
@@ -274,37 +273,58 @@ async def until_blocked(watcher: Any, pid: int) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_transactions_over_the_same_models_do_not_deadlock(pool: Any, gateway: Any) -> None:
-    chance = random.Random(3)
-    models = [f"model-{n:03}" for n in range(200)]
+MODELS = [f"model-{n:02}" for n in range(20)]
+TAKEN_ELSEWHERE = "model-10"
+
+
+async def test_known_models_are_locked_in_ascending_order(pool: Any) -> None:
+    """So that two transactions never wait for each other."""
     feed = Feed()
-    batches = []
-    for partition in range(3):
-        chosen = chance.sample(models, len(models))
-        batches.append(
-            [
-                feed.record(
-                    SNAPSHOTS, make_snapshot(1 + partition, model=model, accuracy=0.5), partition=partition
-                )
-                for model in chosen
-            ]
-        )
-    retried: list[str] = []
+    await take(pool, [feed.record(SNAPSHOTS, make_snapshot(1, model=model)) for model in MODELS])
+    records = shuffled([feed.record(SNAPSHOTS, make_snapshot(2, model=model)) for model in MODELS])
+    async with pool.acquire() as other, pool.acquire() as own, pool.acquire() as watcher:
+        async with other.transaction():
+            await PostgresStore().lock(other, [TAKEN_ELSEWHERE])
+            later = asyncio.create_task(in_transaction(own, records))
+            await until_blocked(watcher, own.get_server_pid())
+            async with watcher.transaction():
+                free = await watcher.fetch("SELECT model FROM models FOR UPDATE SKIP LOCKED")
+        await asyncio.wait_for(later, timeout=5)
+    assert {row["model"] for row in free} == {model for model in MODELS if model > TAKEN_ELSEWHERE}
 
-    async def counting(records: Sequence[Record], effects: Effects) -> None:
-        try:
-            await HANDLER(records, effects)
-        except asyncpg.PostgresError as error:
-            retried.append(type(error).__name__)
-            raise
 
-    consumers = [make_consumer(counting, pool, service="alerting") for _ in batches]
-    await asyncio.gather(*(consumer.take(batch, {}) for consumer, batch in zip(consumers, batches, strict=True)))
-    assert retried == []
-    transitions = (await published(gateway))["transitions"]
-    for model in models:
-        numbers = [row["alert_sequence"] for row in transitions if row["model"] == model]
-        assert numbers == list(range(1, len(numbers) + 1))
+async def test_new_models_are_added_in_ascending_order(pool: Any) -> None:
+    feed = Feed()
+    records = shuffled([feed.record(SNAPSHOTS, make_snapshot(1, model=model)) for model in MODELS])
+    free = set()
+    async with pool.acquire() as other, pool.acquire() as own, pool.acquire() as watcher:
+        async with other.transaction():
+            await PostgresStore().lock(other, [TAKEN_ELSEWHERE])
+            later = asyncio.create_task(in_transaction(own, records))
+            await until_blocked(watcher, own.get_server_pid())
+            await watcher.execute("SET lock_timeout = '50ms'")
+            for model in MODELS:
+                if await can_add(watcher, model):
+                    free.add(model)
+        await asyncio.wait_for(later, timeout=5)
+    assert free == {model for model in MODELS if model > TAKEN_ELSEWHERE}
+
+
+def shuffled(records: list[Record]) -> list[Record]:
+    return random.Random(0).sample(records, len(records))
+
+
+async def can_add(connection: Any, model: str) -> bool:
+    """Whether nobody else is adding the model; nothing stays added."""
+    transaction = connection.transaction()
+    await transaction.start()
+    try:
+        await connection.execute("INSERT INTO models (model) VALUES ($1)", model)
+    except asyncpg.LockNotAvailableError:
+        return False
+    finally:
+        await transaction.rollback()
+    return True
 
 
 async def test_a_batch_costs_the_same_few_statements_whatever_its_models(pool: Any) -> None:
