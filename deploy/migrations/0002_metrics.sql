@@ -194,6 +194,13 @@ CREATE VIEW metrics.published_models AS
     SELECT model.model,
            coalesce(champion.version, model.champion_version) AS champion,
            coalesce(versions.documents, '[]'::jsonb) AS versions,
+           -- Versions that predict without ever having been registered.
+           (SELECT coalesce(jsonb_agg(seen.version ORDER BY seen.version), '[]'::jsonb)
+            FROM metrics.version AS seen
+            WHERE seen.model_id = model.model_id AND NOT EXISTS (
+                SELECT FROM metrics.model_version_event AS event
+                WHERE event.model = model.model AND event.version = seen.version
+            )) AS unregistered_versions,
            latest.sequence AS last_sequence,
            policy.document AS policy,
            policy.policy_sha256
@@ -205,20 +212,12 @@ CREATE VIEW metrics.published_models AS
         ORDER BY event.stage_since DESC, event.version DESC LIMIT 1
     ) AS champion ON true
     LEFT JOIN LATERAL (
-        SELECT jsonb_agg(newest.document ORDER BY newest.stage_since NULLS FIRST, newest.version) AS documents
+        SELECT jsonb_agg(newest.document ORDER BY newest.stage_since, newest.version) AS documents
         FROM (
-            (SELECT DISTINCT ON (event.version) event.version, event.stage_since, event.document
-             FROM metrics.model_version_event AS event
-             WHERE event.model = model.model
-             ORDER BY event.version, event.stage_since DESC, event.stage DESC)
-            UNION ALL
-            -- A version that predicts without ever having been registered.
-            SELECT seen.version, NULL, jsonb_build_object('model', model.model, 'version', seen.version, 'stage', NULL)
-            FROM metrics.version AS seen
-            WHERE seen.model_id = model.model_id AND NOT EXISTS (
-                SELECT FROM metrics.model_version_event AS event
-                WHERE event.model = model.model AND event.version = seen.version
-            )
+            SELECT DISTINCT ON (event.version) event.version, event.stage_since, event.document
+            FROM metrics.model_version_event AS event
+            WHERE event.model = model.model
+            ORDER BY event.version, event.stage_since DESC, event.stage DESC
         ) AS newest
     ) AS versions ON true
     LEFT JOIN LATERAL (
