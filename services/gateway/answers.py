@@ -207,7 +207,7 @@ class PolicyRun(Answer):
 
 
 class Accepted(Answer):
-    """The request is on its way; the decision was not there yet."""
+    """There is no decision yet: the request is on its way to the retrain service, or was never made."""
 
     status: Literal["pending"] = "pending"
     model: str
@@ -235,8 +235,8 @@ class Policies(Answer):
     """A model's policy in force, and every policy that was ever received for it, newest first."""
 
     model: str
-    in_force: Policy
-    policy_sha256: str
+    in_force: Policy | None = Field(description="What the newest snapshot is judged by; null before the first.")
+    policy_sha256: str | None = Field(description="Of the policy in force.")
     policies: list[ReceivedPolicy]
     next_cursor: NextCursor
 

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 
 from services.gateway.kafka import Kafka
 from services.gateway.problems import Problem
-from services.gateway.store import Store
+from services.gateway.store import RefusedRequest, Store
 from shared.contracts.base import sha256_of
 from shared.contracts.retraining import Decision, RetrainRequest
 
@@ -59,45 +59,59 @@ class Commands:
     async def run_policy(
         self, model: str, request_id: str, *, dry_run: bool, requested_by: str | None
     ) -> Decision | Pending:
-        """Have the policy run, unless this request was answered before; wait for the decision.
+        """Have the policy run, unless this request was decided before; wait for the decision.
 
-        Raises ``Problem``: 404 for an unknown model, 409 where there is nothing to judge or the request was made
-        before with another ``dry_run``, 503 without database or broker.
+        Raises ``Problem``: 404 for an unknown model, 409 where the retrain service refused the request or decided
+        it before with another ``dry_run``, 503 without database or broker.
         """
-        if not await self._store.has_snapshot(model):
-            detail = (
-                f"The model {model!r} has no snapshot yet: the policy has nothing to judge. The first comes at the"
-                " next boundary of the snapshot interval (GET /api/v1/system/status, `clock`)."
-            )
-            raise Problem(409, "nothing-to-judge", detail, title="Nothing to judge")
-        decision = await self._store.decision(request_id)
-        if decision is None:
-            request = RetrainRequest(
-                request_id=request_id,
-                model=model,
-                dry_run=dry_run,
-                requested_at=datetime.now(UTC),
-                requested_by=requested_by,
-            )
-            await self._kafka.send(request)
-            decision = await self._wait_for(request_id)
-        if decision is None:
-            return Pending(request_id)
-        if decision.dry_run != dry_run:
-            detail = (
-                f"This Idempotency-Key was used before for the model {model!r} with dry_run="
-                f"{str(decision.dry_run).lower()} (decision {decision.decision_id}). Take a new key."
-            )
-            raise Problem(409, "idempotency-key-reused", detail, title="Idempotency-Key reused")
-        return decision
+        before = await self._store.outcome(model, request_id)
+        if isinstance(before, Decision):
+            return _same_request(before, dry_run=dry_run)
+        request = RetrainRequest(
+            request_id=request_id,
+            model=model,
+            dry_run=dry_run,
+            requested_at=datetime.now(UTC),
+            requested_by=requested_by,
+        )
+        await self._kafka.send(request)
+        match await self._outcome_after(model, request_id, before):
+            case Decision() as decision:
+                return _same_request(decision, dry_run=dry_run)
+            case RefusedRequest() as refused:
+                raise refusal(refused)
+            case None:
+                return Pending(request_id)
 
-    async def _wait_for(self, request_id: str) -> Decision | None:
+    async def _outcome_after(
+        self, model: str, request_id: str, before: RefusedRequest | None
+    ) -> Decision | RefusedRequest | None:
+        """What becomes of the request that was just sent; ``before`` is an earlier refusal of the same one."""
         deadline = time.monotonic() + self._wait_seconds
         pause = FIRST_LOOK_SECONDS
         while True:
-            decision = await self._store.decision(request_id)
+            outcome = await self._store.outcome(model, request_id)
             left = deadline - time.monotonic()
-            if decision is not None or left <= 0:
-                return decision
+            if outcome not in (None, before):
+                return outcome
+            if left <= 0:
+                return None
             await asyncio.sleep(min(pause, left))
             pause = min(2 * pause, LONGEST_LOOK_SECONDS)
+
+
+def refusal(refused: RefusedRequest) -> Problem:
+    """A 409 with the retrain service's own words."""
+    return Problem(
+        409, "request-refused", f"The retrain service refused: {refused.detail}.", title="Request refused"
+    )
+
+
+def _same_request(decision: Decision, *, dry_run: bool) -> Decision:
+    if decision.dry_run == dry_run:
+        return decision
+    detail = (
+        f"This Idempotency-Key was used before for the model {decision.model!r} with dry_run="
+        f"{str(decision.dry_run).lower()} (decision {decision.decision_id}). Take a new key."
+    )
+    raise Problem(409, "idempotency-key-reused", detail, title="Idempotency-Key reused")

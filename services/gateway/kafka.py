@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from typing import Any
+from dataclasses import dataclass
 
 import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
 from services.gateway.problems import Problem, describe
@@ -19,7 +20,26 @@ from shared.retries import until_done
 from shared.topics import RETRAIN_REQUESTS
 
 CLIENT_ID = "trueward-gateway"
+STOP_SECONDS = 2
 log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Clients:
+    """aiokafka's clients; each keeps itself connected once it was."""
+
+    producer: AIOKafkaProducer
+    consumer: AIOKafkaConsumer
+    admin: AIOKafkaAdminClient
+
+    async def stop(self) -> None:
+        """Stop them, in whatever state they are; waiting for a broker that is away has an end."""
+        for stop in (self.producer.stop, self.consumer.stop, self.admin.close):
+            try:
+                async with asyncio.timeout(STOP_SECONDS):
+                    await stop()
+            except (KafkaError, OSError, TimeoutError) as error:
+                log.info("Kafka client did not stop cleanly", error=describe(error))
 
 
 class Kafka:
@@ -27,8 +47,7 @@ class Kafka:
 
     def __init__(self, settings: GatewaySettings) -> None:
         self._settings = settings
-        self._producer: AIOKafkaProducer | None = None
-        self._consumer: AIOKafkaConsumer | None = None
+        self._clients: Clients | None = None
         self._why = "not connected yet"
 
     async def run(self) -> None:
@@ -41,12 +60,12 @@ class Kafka:
 
     async def send(self, request: RetrainRequest) -> None:
         """Send a command; returns once the broker has it. Raises ``Problem`` (503) when it does not say so."""
-        if self._producer is None:
+        if self._clients is None:
             raise self._away(self._why, "Nothing was sent: ask again in a moment.")
         topic = self._settings.topic_prefix + RETRAIN_REQUESTS.name
         try:
             async with asyncio.timeout(self._settings.kafka_wait_seconds):
-                await self._producer.send_and_wait(topic, request.to_json(), key=request.model.encode())
+                await self._clients.producer.send_and_wait(topic, request.to_json(), key=request.model.encode())
         except (KafkaError, TimeoutError) as error:
             raise self._away(
                 describe(error),
@@ -55,54 +74,61 @@ class Kafka:
 
     async def obstacle(self) -> str | None:
         """Why the broker is away, or None when it answers."""
-        if self._consumer is None:
+        if self._clients is None:
             return self._why
         try:
             async with asyncio.timeout(self._settings.kafka_wait_seconds):
-                await self._consumer.topics()
-        except (KafkaError, TimeoutError) as error:
+                await self._clients.admin.list_topics()
+        except (KafkaError, OSError, TimeoutError) as error:
             return describe(error)
         return None
 
     async def log_ranges(self, topics: Iterable[str]) -> dict[Place, tuple[int, int]]:
         """Of each partition of the topics (registry names), where its log begins and ends.
 
-        Call ``obstacle`` first: it refreshes what is known of the topics. Raises aiokafka's errors and
-        ``TimeoutError``.
+        Raises aiokafka's errors, ``OSError`` and ``TimeoutError`` while the broker is away.
         """
-        if self._consumer is None:
+        if self._clients is None:
             return {}
-        partitions = {
-            TopicPartition(self._settings.topic_prefix + topic, number): (topic, number)
-            for topic in topics
-            for number in self._consumer.partitions_for_topic(self._settings.topic_prefix + topic) or ()
-        }
         async with asyncio.timeout(self._settings.kafka_wait_seconds):
-            begins = await self._consumer.beginning_offsets(list(partitions))
-            ends = await self._consumer.end_offsets(list(partitions))
-        return {place: (begins[partition], ends[partition]) for partition, place in partitions.items()}
+            places = await self._places(self._clients.admin, topics)
+            begins = await self._clients.consumer.beginning_offsets(list(places))
+            ends = await self._clients.consumer.end_offsets(list(places))
+        return {place: (begins[partition], ends[partition]) for partition, place in places.items()}
+
+    async def _places(self, admin: AIOKafkaAdminClient, topics: Iterable[str]) -> dict[TopicPartition, Place]:
+        names = {self._settings.topic_prefix + topic: topic for topic in topics}
+        existing = set(await admin.list_topics()) & set(names)
+        described = await admin.describe_topics(sorted(existing)) if existing else []
+        return {
+            TopicPartition(topic["topic"], partition["partition"]): (names[topic["topic"]], partition["partition"])
+            for topic in described
+            for partition in topic["partitions"]
+        }
 
     async def _connect(self) -> None:
         settings = self._settings
-        producer = make_producer(settings, CLIENT_ID)
-        consumer = AIOKafkaConsumer(
-            bootstrap_servers=settings.kafka_bootstrap_servers, client_id=CLIENT_ID, enable_auto_commit=False
+        servers = settings.kafka_bootstrap_servers
+        clients = Clients(
+            producer=make_producer(settings, CLIENT_ID),
+            consumer=AIOKafkaConsumer(bootstrap_servers=servers, client_id=CLIENT_ID, enable_auto_commit=False),
+            admin=AIOKafkaAdminClient(bootstrap_servers=servers, client_id=CLIENT_ID),
         )
         try:
-            await producer.start()
-            await consumer.start()
+            await clients.producer.start()
+            await clients.consumer.start()
+            await clients.admin.start()
         except BaseException as error:
             self._why = describe(error)
-            await _stop(producer, consumer)
+            await clients.stop()
             raise
-        self._producer, self._consumer = producer, consumer
+        self._clients = clients
 
     async def _disconnect(self) -> None:
         self._why = "the gateway stops"
-        producer, consumer = self._producer, self._consumer
-        self._producer = self._consumer = None
-        if producer is not None and consumer is not None:
-            await _stop(producer, consumer)
+        clients, self._clients = self._clients, None
+        if clients is not None:
+            await clients.stop()
 
     @staticmethod
     def _away(why: str, what_now: str) -> Problem:
@@ -113,13 +139,3 @@ class Kafka:
             title="Broker away",
             headers={"Retry-After": "1"},
         )
-
-
-async def _stop(*clients: Any) -> None:
-    """Stop what was started, in whatever state it is; waiting for a broker that is away has an end."""
-    for client in clients:
-        try:
-            async with asyncio.timeout(2):
-                await client.stop()
-        except (KafkaError, TimeoutError, OSError) as error:
-            log.info("Kafka client did not stop cleanly", error=describe(error))

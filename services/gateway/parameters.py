@@ -64,6 +64,12 @@ class RetrainPolicyParameters(Parameters):
     )
 
 
+class OutcomeParameters(Parameters):
+    """Parameters of a request's outcome."""
+
+    model: ModelName
+
+
 class JobsParameters(Parameters):
     """Parameters of the list of jobs."""
 

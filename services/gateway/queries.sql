@@ -64,8 +64,15 @@ FROM metrics.published_models AS models
 LEFT JOIN retrain.published_latest_decisions AS decisions USING (model)
 WHERE models.model = $1
 
--- name: decision_for_request
-SELECT document::text AS decision FROM retrain.published_decisions WHERE request_id = $1
+-- name: outcome_of_request
+-- $1 model, $2 request. A row for every known model; both outcomes are null while there is none.
+SELECT models.model, decisions.document::text AS decision, refused.refused_at, refused.detail
+FROM metrics.published_models AS models
+LEFT JOIN retrain.published_decisions AS decisions
+       ON decisions.model = models.model AND decisions.request_id = $2
+LEFT JOIN retrain.published_refused_requests AS refused
+       ON refused.model = models.model AND refused.request_id = $2
+WHERE models.model = $1
 
 -- name: jobs
 -- $1 model or null, $2 status or null, $3 and $4 the place behind which to go on (null: from the newest), $5 how many.
@@ -78,7 +85,11 @@ ORDER BY created_at DESC, job_id COLLATE "C" DESC
 LIMIT $5
 
 -- name: policy_in_force
-SELECT policy::text, policy_sha256 FROM metrics.published_models WHERE model = $1
+-- As the newest snapshot has it. A row for every known model; null before its first snapshot.
+SELECT (snapshots.document -> 'policy')::text AS policy, snapshots.document ->> 'policy_sha256' AS policy_sha256
+FROM metrics.published_models AS models
+LEFT JOIN metrics.published_latest_snapshots AS snapshots USING (model)
+WHERE models.model = $1
 
 -- name: policies
 -- $1 model, $2 and $3 the place behind which to go on (null: from the newest), $4 how many.

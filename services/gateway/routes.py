@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Annotated, Any
+from urllib.parse import urlencode
 
 from fastapi import APIRouter, Header, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
@@ -19,21 +20,21 @@ from services.gateway.answers import (
     SystemStatus,
     Trend,
 )
-from services.gateway.commands import Pending, fresh_request_id, refuse_other_sites, request_id_of
+from services.gateway.commands import Pending, fresh_request_id, refusal, refuse_other_sites, request_id_of
 from services.gateway.openapi import problems
 from services.gateway.parameters import (
     JobsParameters,
     ModelsParameters,
     MonitoringParameters,
     Nothing,
+    OutcomeParameters,
     PoliciesParameters,
     RetrainPolicyParameters,
     RunRequest,
     TrendParameters,
 )
-from services.gateway.problems import Problem
 from services.gateway.resources import Held
-from services.gateway.store import policy_run
+from services.gateway.store import RefusedRequest, policy_run
 from shared.contracts.base import Name
 from shared.contracts.retraining import Decision
 
@@ -44,6 +45,23 @@ mlops = APIRouter(prefix="/api/v1/mlops", tags=["mlops"])
 system = APIRouter(prefix="/api/v1", tags=["system"])
 health = APIRouter(prefix="/health", tags=["health"])
 
+_OUTCOME = {
+    "description": "What came of the request.",
+    "operationId": "retrain_request",
+}
+_DECIDED: dict[int | str, dict[str, Any]] = {
+    200: {
+        "links": {
+            "outcome": {
+                **_OUTCOME,
+                "parameters": {
+                    "request_id": "$response.body#/execution/request_id",
+                    "model": "$response.body#/model",
+                },
+            }
+        }
+    }
+}
 _LOCATION = {"Location": {"description": "Where the decision will be.", "schema": {"type": "string"}}}
 _ACCEPTED: dict[int | str, dict[str, Any]] = {
     202: {
@@ -52,6 +70,12 @@ _ACCEPTED: dict[int | str, dict[str, Any]] = {
         "headers": {
             **_LOCATION,
             "Retry-After": {"description": "Seconds to wait.", "schema": {"type": "string"}},
+        },
+        "links": {
+            "outcome": {
+                **_OUTCOME,
+                "parameters": {"request_id": "$response.body#/request_id", "model": "$response.body#/model"},
+            }
         },
     }
 }
@@ -89,7 +113,9 @@ async def retrain_policy(
 
 
 @mlops.post(
-    "/retrain/requests", response_model=PolicyRun, responses={**_ACCEPTED, **problems(403, 404, 409, 422, 503)}
+    "/retrain/requests",
+    response_model=PolicyRun,
+    responses={**_DECIDED, **_ACCEPTED, **problems(403, 404, 409, 422, 503)},
 )
 async def request_retrain(
     asked: RunRequest,
@@ -119,19 +145,19 @@ async def request_retrain(
     return _answer(asked.model, outcome)
 
 
-@mlops.get("/retrain/requests/{request_id}", responses=problems(404, 422, 503))
-async def retrain_request(request_id: Annotated[Name, Path()], held: Held) -> PolicyRun:
-    """What came of a request."""
-    decision = await held.store.decision(request_id)
-    if decision is None:
-        raise Problem(
-            404,
-            "no-decision",
-            f"No decision answers the request {request_id!r}. Either it is still on its way, or nobody made it.",
-            title="No decision yet",
-            check=["the lag of the retrain service: GET /api/v1/system/status", "the request's id"],
-        )
-    return policy_run(decision)
+@mlops.get(
+    "/retrain/requests/{request_id}",
+    response_model=PolicyRun,
+    responses={**_ACCEPTED, **problems(404, 409, 422, 503)},
+)
+async def retrain_request(
+    request_id: Annotated[Name, Path()], asked: Annotated[OutcomeParameters, Query()], held: Held
+) -> PolicyRun | Response:
+    """What came of a request: 202 until it was decided (or for ever, where nobody made it)."""
+    outcome = await held.store.outcome(asked.model, request_id)
+    if isinstance(outcome, RefusedRequest):
+        raise refusal(outcome)
+    return _answer(asked.model, outcome or Pending(request_id))
 
 
 @mlops.get("/retrain/jobs", responses=problems(404, 422, 503))
@@ -174,7 +200,7 @@ async def ready(held: Held) -> Ready:
 def _answer(model: str, outcome: Decision | Pending) -> PolicyRun | Response:
     if isinstance(outcome, Decision):
         return policy_run(outcome)
-    location = f"{REQUESTS_PATH}/{outcome.request_id}"
+    location = f"{REQUESTS_PATH}/{outcome.request_id}?{urlencode({'model': model})}"
     body = Accepted(model=model, request_id=outcome.request_id, location=location)
     return JSONResponse(
         body.model_dump(mode="json"), status_code=202, headers={"Location": location, "Retry-After": "1"}

@@ -120,7 +120,7 @@ class Status:
         topics = {topic.name for service in CONSUMERS for topic in read_by(service)}
         try:
             return await self._kafka.log_ranges(topics)
-        except (KafkaError, TimeoutError):
+        except (KafkaError, OSError, TimeoutError):
             return {}
 
 

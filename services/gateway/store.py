@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 
 from asyncpg import Record
 from pydantic import TypeAdapter
@@ -62,6 +63,14 @@ OTHER = "other"
 
 _VERSIONS = TypeAdapter(list[ModelVersion])
 _ALERTS = TypeAdapter(list[StandingAlert])
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedRequest:
+    """A request that the retrain service could not decide, and why."""
+
+    refused_at: datetime
+    detail: str
 
 
 class Store:
@@ -125,15 +134,12 @@ class Store:
         )
         return _policy_run(decision, execution).model_copy(update={"action": "dry-run-noop"})
 
-    async def decision(self, request_id: str) -> Decision | None:
-        """The decision that answers a request; None while there is none."""
-        row = await self._database.row(QUERIES.decision_for_request, request_id)
-        return Decision.model_validate_json(row["decision"]) if row else None
-
-    async def has_snapshot(self, model: str) -> bool:
-        """Whether a model, which must be known, was ever evaluated."""
-        row = await self._known(QUERIES.newest_snapshot, model)
-        return row["as_of"] is not None
+    async def outcome(self, model: str, request_id: str) -> Decision | RefusedRequest | None:
+        """What the retrain service made of a request; None while nothing is known of it."""
+        row = await self._known(QUERIES.outcome_of_request, model, request_id)
+        if row["decision"] is not None:
+            return Decision.model_validate_json(row["decision"])
+        return RefusedRequest(row["refused_at"], row["detail"]) if row["detail"] is not None else None
 
     async def jobs(self, asked: JobsParameters) -> Jobs:
         """Jobs, newest first."""
@@ -164,11 +170,10 @@ class Store:
             QUERIES.policies, asked.model, place and place.moment, place and place.number, asked.limit + 1
         )
         shown = rows[: asked.limit]
-        policy = _policy(in_force["policy"], asked.model)
         return Policies(
             model=asked.model,
-            in_force=policy,
-            policy_sha256=in_force["policy_sha256"] or policy.sha256(),
+            in_force=_policy(in_force["policy"], asked.model) if in_force["policy"] else None,
+            policy_sha256=in_force["policy_sha256"],
             policies=[_received_policy(row) for row in shown],
             next_cursor=write_moment_number(MomentNumber(shown[-1]["received_at"], shown[-1]["offset"]))
             if len(rows) > asked.limit
@@ -207,8 +212,8 @@ class Store:
         """Raises ``Problem`` (503) when PostgreSQL does not answer."""
         await self._database.rows(QUERIES.ping)
 
-    async def _known(self, query: str, model: str) -> Record:
-        row = await self._database.row(query, model)
+    async def _known(self, query: str, model: str, *arguments: object) -> Record:
+        row = await self._database.row(query, model, *arguments)
         if row is None:
             raise unknown_model(model, self._topic_prefix)
         return row
@@ -255,13 +260,16 @@ def _monitoring(asked: MonitoringParameters, row: Record, snapshot: Snapshot | N
         judged=Judged(snapshot_sequence=row["judged_sequence"], as_of=row["judged_as_of"])
         if row["judged_sequence"]
         else None,
-        evaluations=_json(row["evaluations"]),
+        evaluations=json.loads(row["evaluations"] or "{}"),
     )
 
 
 def _figures(row: Record, snapshot: Snapshot | None) -> FiguresWithReliability:
-    if snapshot is None or row["figures"] is None:
+    if snapshot is None:
         return FiguresWithReliability()
+    if row["figures"] is None:
+        # The view leaves out what has no sums in the window: there the counts are known, and nothing else.
+        return FiguresWithReliability(kind="binary", predictions=0, labels_awaited=0, evaluated_predictions=0)
     return FiguresWithReliability.model_validate_json(row["figures"])
 
 
@@ -342,13 +350,6 @@ def _received_policy(row: Record) -> ReceivedPolicy:
 def _policy(document: str | None, model: str) -> Policy:
     """The policy in force; the defaults where none was ever received."""
     return Policy.model_validate_json(document) if document else Policy(model=model)
-
-
-def _json(document: str | None) -> Any:
-    return _ANYTHING.validate_json(document) if document else {}
-
-
-_ANYTHING: TypeAdapter[Any] = TypeAdapter(Any)
 
 
 def _days_before(moment: datetime, days: int) -> datetime:

@@ -76,10 +76,20 @@ def show(model: str, connection: Connection, *, as_json: bool) -> None:
     if as_json:
         output.answer(found)
         return
-    received = found["policies"]
-    origin = f"received {received[0]['received_at']}" if received else "the defaults: none was ever received"
-    output.say(f"# SHA-256 {found['policy_sha256']}; {origin}")
-    output.say(yaml.safe_dump(found["in_force"], sort_keys=False, allow_unicode=True).rstrip())
+    newest = found["policies"][0] if found["policies"] else None
+    if found["in_force"] is not None:
+        output.say(f"# in force; SHA-256 {found['policy_sha256']}")
+    elif newest is None:
+        output.say("# the defaults: none was received, and no snapshot was made yet")
+    if newest is not None and newest["policy_sha256"] != found["policy_sha256"]:
+        output.say(f"# not in force yet: SHA-256 {newest['policy_sha256']}, {_received(newest)}")
+    shown = found["in_force"] or (newest["policy"] if newest else Policy(model=model).known())
+    output.say(yaml.safe_dump(shown, sort_keys=False, allow_unicode=True).rstrip())
+
+
+def _received(policy: dict[str, Any]) -> str:
+    effective = f", effective from {policy['effective_at']}" if policy["effective_at"] else ""
+    return f"received {policy['received_at']}{effective}; it comes into force with a snapshot"
 
 
 def read(path: Path) -> list[Policy]:
