@@ -32,6 +32,11 @@ from shared.topics import MAX_MESSAGE_BYTES, MAX_RECORD_BYTES, TOPICS, Topic
 SEND_TIMEOUT_MS = 5_000
 """Below the relay's lease: a message not acknowledged by then counts as failed and is sent again."""
 USUAL_REPLICAS = 3
+FETCH_WAIT_MS = 500
+"""How long the broker keeps a fetch that finds nothing; records that come meanwhile end it at once."""
+EVENT_CLOCK_FETCH_WAIT_MS = 20
+"""Partitions that are held are not in the fetch that waits, and aiokafka sends no second one beside it: what they
+hold when they are released would wait for the first to end."""
 
 
 async def create_missing_topics(settings: Settings, topics: Iterable[Topic] = TOPICS) -> list[str]:
@@ -146,6 +151,7 @@ def subscribe(
         heartbeat_interval_ms=settings.session_timeout_seconds * 1000 // 3,
         max_partition_fetch_bytes=4 * MAX_RECORD_BYTES,
         batch_timeout_ms=200,
+        fetch_max_wait_ms=EVENT_CLOCK_FETCH_WAIT_MS if settings.clock == "event" else FETCH_WAIT_MS,
         parser=_parse_raw,
         decoder=_leave_raw,
     )
