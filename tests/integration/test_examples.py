@@ -14,6 +14,7 @@ from shared.contracts.catalogue import CATALOGUE, name_of
 from shared.service import ServiceDefinition
 from shared.settings import Settings
 from shared.topics import DEAD_LETTERS, RETRAIN_REQUESTS, SNAPSHOTS, Service, Topic, read_by
+from tests.contracts.conformance import check_published
 from tests.contracts.examples import EXAMPLES, Example
 from tests.support import Emitted, Feed, apply
 
@@ -52,6 +53,7 @@ async def test_examples_are_taken_in(service: Service, topic: Topic, database_ds
     emitted = await apply(
         handler_of(service), records, database_dsn, service=service, now=LATE - timedelta(days=1)
     )
+    check_published(emitted)
     refused = refusals(emitted, topic)
     for offset, golden in enumerate(examples):
         if str(golden) in UNSUPPORTED:
@@ -60,6 +62,19 @@ async def test_examples_are_taken_in(service: Service, topic: Topic, database_ds
             # Well understood, but of a job that this database never made.
             assert refused.pop(offset)[0] == "unknown_job"
     assert refused == {}
+
+
+@pytest.mark.parametrize(
+    ("service", "published"),
+    [("alerting", {"alerts"}), ("retrain", {"retrain-decisions", "retrain-jobs"})],
+)
+async def test_what_snapshots_bring_about_is_as_documented(
+    service: Service, published: set[str], database_dsn: str
+) -> None:
+    records = [Feed(received_at=LATE).record(SNAPSHOTS, golden.sent) for golden in examples_of(SNAPSHOTS)[:1]]
+    emitted = await apply(handler_of(service), records, database_dsn, service=service)
+    check_published(emitted)
+    assert {one.topic for one in emitted} == published
 
 
 async def test_what_no_example_says_is_refused_by_every_service(database_dsn: str) -> None:
