@@ -107,7 +107,7 @@ class Demo:
         with self.screen.progress(self.options.days) as bar:
             for number, day in enumerate(days(ready.flights, self.options.days)):
                 chapter = await loop.advance(day, lambda number=number: self._strike(victims.get(number)))
-                self.screen.chapter(chapter, ready.chosen)
+                self.screen.chapter(chapter)
                 bar.advance(chapter)
         return time.monotonic() - began
 
@@ -258,21 +258,6 @@ def folder_for(data_dir: Path | None) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def stack_options(
-    broker: str, http_port: int | None, kafka_port: int | None, postgres_port: int | None
-) -> list[str]:
-    """The options that ``trueward up`` is given."""
-    options = ["--broker", broker]
-    for name, port in (
-        ("--http-port", http_port),
-        ("--kafka-port", kafka_port),
-        ("--postgres-port", postgres_port),
-    ):
-        if port is not None:
-            options += [name, str(port)]
-    return options
-
-
 def main(
     *,
     months: Annotated[
@@ -284,9 +269,9 @@ def main(
         Path | None, typer.Option(help="An empty folder, which is kept; default: one that goes at the end.")
     ] = None,
     broker: Annotated[str, typer.Option(help="auto, kafka or tansu, as for `trueward up`.")] = "auto",
-    http_port: Annotated[int | None, typer.Option(help="As for `trueward up`.")] = None,
-    kafka_port: Annotated[int | None, typer.Option(help="As for `trueward up`.")] = None,
-    postgres_port: Annotated[int | None, typer.Option(help="As for `trueward up`.")] = None,
+    http_port: Annotated[int, typer.Option(help="The gateway's port; 0: a free one.")] = 0,
+    kafka_port: Annotated[int, typer.Option(help="The broker's port; 0: a free one.")] = 0,
+    postgres_port: Annotated[int, typer.Option(help="PostgreSQL's port; 0: a free one.")] = 0,
     kill: Annotated[
         list[str] | None,
         typer.Option(help="A process to kill -9 on the way: metrics, alerting, retrain, gateway, trainer."),
@@ -301,7 +286,10 @@ def main(
                 days=min(days or days_of(months), days_of(MOST_MONTHS)),
                 seed=seed,
                 data_dir=folder.resolve(),
-                stack=tuple(stack_options(broker, http_port, kafka_port, postgres_port)),
+                stack=(
+                    *("--broker", broker, "--http-port", str(http_port)),
+                    *("--kafka-port", str(kafka_port), "--postgres-port", str(postgres_port)),
+                ),
                 kills=tuple(kill or ()),
                 stay=not exit_,
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -39,7 +40,7 @@ class Screen:
         for line in chosen.explanation():
             self.say(f"  {escape(line)}")
 
-    def chapter(self, chapter: Chapter, chosen: Thresholds) -> None:
+    def chapter(self, chapter: Chapter) -> None:
         """What came of a day, where anything did."""
         day = f"[bold]{chapter.day.end:%Y-%m-%d}[/]"
         for transition in chapter.transitions:
@@ -50,7 +51,6 @@ class Screen:
             self.say(f"{day}  {_job(chapter.job)}")
             for line in _outcome(chapter.job):
                 self.say(f"{'':10}  {line}")
-            self.say(f"{'':10}  judged again from {chosen.min_evaluated:,} evaluated predictions on")
 
     @contextmanager
     def progress(self, days: int) -> Iterator[Days]:
@@ -141,12 +141,12 @@ def _transition(said: Document) -> str:
         return f"state     {before} -> {after}"
     what = said["transition"].replace("_", "-")
     severity = f" ({said['severity']})" if said["severity"] and said["transition"] != "resolved" else ""
-    return f"alert     {said['alert_id']} {what}{severity}: {escape(said['reason'])}"
+    return f"alert     {said['alert_id']} {what}{severity}: {_words(said['reason'])}"
 
 
 def _job(job: Document) -> str:
     fired = "; ".join(reason["text"] for reason in job["reasons"] if reason["outcome"] == "fired")
-    return f"[magenta]retrain[/]   job {job['job_id']}: {escape(fired)}"
+    return f"[magenta]retrain[/]   job {job['job_id']}: {_words(fired)}"
 
 
 def _outcome(job: Document) -> Iterator[str]:
@@ -179,6 +179,11 @@ def _compared(after: Document, before: Document) -> str:
     if all(gains):
         return "[green]better[/]"
     return "[yellow]neither better nor worse[/]" if any(gains) else "[red]worse[/]"
+
+
+def _words(reason: str) -> str:
+    """A reason as it was given, with numbers as short as the table's."""
+    return escape(re.sub(r"\d+\.\d{5,}", lambda number: f"{float(number[0]):.4f}", reason))
 
 
 def _figure(value: float | None) -> str:
