@@ -26,12 +26,14 @@ from services.alerting.domain.rules import AccuracyRule, AlertPolicy, BrierRule,
 from shared.contracts import alerts as contracts_alerts
 from shared.contracts import models as contracts_models
 from shared.contracts.alerts import AlertTransition
+from shared.contracts.base import unknown_fields
 from shared.contracts.models import Policy
 from shared.contracts.snapshots import Snapshot
 from shared.database import Connection
 from shared.decoding import decode
 from shared.effects import Effects, Handler
 from shared.errors import Refusal
+from shared.instruments import UNKNOWN_FIELDS_TOTAL
 from shared.records import Record
 from shared.topics import ALERTS
 
@@ -103,6 +105,7 @@ def accepted(records: Iterable[Record], effects: Effects) -> list[Snapshot]:
             case Refusal() as refusal:
                 effects.refuse(record, refusal)
             case snapshot:
+                UNKNOWN_FIELDS_TOTAL.labels(topic=record.topic).inc(len(unknown_fields(snapshot)))
                 snapshots.append(snapshot)
     return snapshots
 

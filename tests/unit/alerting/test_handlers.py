@@ -17,6 +17,7 @@ from services.alerting.store import document_of_evaluations, document_of_standin
 from shared.contracts.alerts import AlertTransition
 from shared.contracts.dead_letters import DeadLetter
 from shared.effects import Effects
+from shared.instruments import UNKNOWN_FIELDS_TOTAL
 from shared.records import Record
 from shared.topics import SNAPSHOTS, read_by
 from tests.support import Feed
@@ -79,10 +80,14 @@ async def test_a_batch_of_nothing_but_garbage_touches_no_model() -> None:
     assert store.rows == {}
 
 
-async def test_an_unknown_field_is_accepted() -> None:
+async def test_an_unknown_field_is_accepted_and_counted() -> None:
+    counted = UNKNOWN_FIELDS_TOTAL.labels(topic="snapshots")._value
+    before = counted.get()
     snapshot = make_snapshot(1, accuracy=0.5).known() | {"colour": "green"}
+    snapshot["metrics"] |= {"taste": "sweet"}
     emitted = await take(FakeStore(), [Feed().record(SNAPSHOTS, snapshot)])
     assert [topic for topic, _, _ in emitted] == ["alerts", "alerts"]
+    assert counted.get() - before == 2
 
 
 async def test_models_do_not_touch_each_other() -> None:

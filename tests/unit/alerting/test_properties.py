@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import groupby, pairwise
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.alerting.domain.escalation import RANK
@@ -18,6 +18,9 @@ from tests.unit.alerting.builders import DAY, make_snapshot
 from tests.unit.alerting.fake_store import FakeStore
 
 MODELS = ("a", "b")
+
+# A busy machine is no fault of an example's.
+unhurried = settings(deadline=None)
 
 
 def figures() -> st.SearchStrategy[dict[str, Any]]:
@@ -69,6 +72,7 @@ def new_ones(history: Sequence[Snapshot], model: str) -> list[Snapshot]:
     return kept
 
 
+@unhurried
 @given(histories(), st.data())
 def test_batching_changes_nothing(history: list[Snapshot], data: st.DataObject) -> None:
     cuts = sorted(data.draw(st.lists(st.integers(0, len(history)), max_size=5)))
@@ -79,6 +83,7 @@ def test_batching_changes_nothing(history: list[Snapshot], data: st.DataObject) 
     assert batched[0].rows == together[0].rows == one_by_one[0].rows
 
 
+@unhurried
 @given(histories(), st.data())
 def test_repeats_change_nothing(history: list[Snapshot], data: st.DataObject) -> None:
     repeated: list[Snapshot] = []
@@ -91,6 +96,7 @@ def test_repeats_change_nothing(history: list[Snapshot], data: st.DataObject) ->
     assert store.rows == expected_store.rows
 
 
+@unhurried
 @given(histories())
 def test_how_models_are_interleaved_changes_nothing_for_each(history: list[Snapshot]) -> None:
     store, transitions = run([history])
@@ -100,6 +106,7 @@ def test_how_models_are_interleaved_changes_nothing_for_each(history: list[Snaps
         assert store.rows.get(model) == alone.rows.get(model)
 
 
+@unhurried
 @given(histories())
 def test_the_history_of_transitions_is_legal(history: list[Snapshot]) -> None:
     _, transitions = run([history])
@@ -178,6 +185,7 @@ def streak(history: Sequence[Snapshot], alert_id: str) -> int:
     return count
 
 
+@unhurried
 @given(histories())
 def test_the_state_equals_a_recomputation_from_all_snapshots(history: list[Snapshot]) -> None:
     store, transitions = run([history])
@@ -196,6 +204,7 @@ def test_the_state_equals_a_recomputation_from_all_snapshots(history: list[Snaps
         assert {alert_id for alert_id, last in told.items() if last.transition != "resolved"} == set(found)
 
 
+@unhurried
 @given(histories())
 def test_every_streak_told_follows_from_the_snapshots(history: list[Snapshot]) -> None:
     _, transitions = run([history])
