@@ -224,13 +224,13 @@ async def test_two_instances_decide_about_a_model_one_after_the_other(
     first, second = GatedStore(), GatedStore()
     first.fail_first_save = first_try_fails
     second.gate.set()
-    one = asyncio.create_task(take(pool, first, 1, make_snapshot(2, **BAD_ACCURACY)))
-    await first.loaded.wait()
-    two = asyncio.create_task(take(pool, second, 2, make_request()))
-    await until_one_waits(watcher)
-    assert not second.loaded.is_set()
-    first.gate.set()
-    await asyncio.gather(one, two)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(take(pool, first, 1, make_snapshot(2, **BAD_ACCURACY)))
+        await first.loaded.wait()
+        group.create_task(take(pool, second, 2, make_request()))
+        await until_one_waits(watcher)
+        assert not second.loaded.is_set()
+        first.gate.set()
 
     told = await told_by(pool)
     assert sorted(actions(told.decisions)) == ["already-queued", "queued-retrain"]
@@ -244,12 +244,12 @@ async def test_without_the_lock_the_tables_still_allow_one_job(pool: Any, retrai
     """Both have read that there is no job; the database refuses the second, which is tried again and sees it."""
     await retrain.take(make_snapshot(1, policy={"mode": "observe"}, **BAD_ACCURACY, **BAD_BRIER))
     first, second = UnlockedStore(), UnlockedStore()
-    one = asyncio.create_task(take(pool, first, 1, make_snapshot(2, **BAD_ACCURACY)))
-    two = asyncio.create_task(take(pool, second, 2, make_request()))
-    await asyncio.gather(first.loaded.wait(), second.loaded.wait())
-    first.gate.set()
-    second.gate.set()
-    await asyncio.gather(one, two)
+    async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+        group.create_task(take(pool, first, 1, make_snapshot(2, **BAD_ACCURACY)))
+        group.create_task(take(pool, second, 2, make_request()))
+        await asyncio.gather(first.loaded.wait(), second.loaded.wait())
+        first.gate.set()
+        second.gate.set()
 
     told = await told_by(pool)
     assert sorted(actions(told.decisions)) == ["already-queued", "queued-retrain"]
@@ -281,14 +281,14 @@ async def test_a_heartbeat_that_comes_first_saves_the_job(
     heartbeat = GatedStore()
     records = [Record("retrain-job-updates", 1, 0, EPOCH, None, make_update(job, "heartbeat").to_json())]
     consumer = make_consumer(retrain_handler(heartbeat), pool, service="retrain", now=over)
-    renewing = asyncio.create_task(consumer.take(records, {}))
-    await heartbeat.loaded.wait()
-    expiring = asyncio.create_task(PostgresRetrain(pool).expire(job, now=over))
-    await until_one_waits(watcher)
-    heartbeat.gate.set()
-    await renewing
+    async with asyncio.TaskGroup() as group:
+        group.create_task(consumer.take(records, {}))
+        await heartbeat.loaded.wait()
+        expiring = group.create_task(PostgresRetrain(pool).expire(job, now=over))
+        await until_one_waits(watcher)
+        heartbeat.gate.set()
 
-    assert (await expiring).jobs == []
+    assert expiring.result().jobs == []
     assert [kept.status for kept in await retrain.kept_jobs()] == ["running"]
 
 

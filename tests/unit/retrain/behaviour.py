@@ -171,6 +171,25 @@ class OneJobPerCause:
         assert told.decisions[0].job_id == job.job_id
         assert told.decisions[0].covered_by == {"accuracy_breach": job.job_id}
 
+    async def test_a_cause_stays_covered_when_other_snapshots_come_between(self, retrain: Retrain) -> None:
+        job = await queued(retrain)
+        await retrain.take(make_update(job, "failed"))
+        covered_until = job.as_of + timedelta(hours=12)
+        await retrain.take(make_snapshot(2, at=covered_until - timedelta(seconds=2)))
+
+        told = await retrain.take(make_snapshot(3, at=covered_until - timedelta(seconds=1), **BAD_ACCURACY))
+
+        assert actions(told.decisions) == ["already-queued"]
+        assert told.decisions[0].job_id == job.job_id
+
+    async def test_a_cause_that_was_covered_in_the_same_batch_is_covered(self, retrain: Retrain) -> None:
+        first, second = make_snapshot(1, **BAD_ACCURACY), make_snapshot(2, **BAD_ACCURACY)
+
+        told = await retrain.take(first, make_update("job-c8cf489ed229d3a2-s1", "failed"), second)
+
+        assert actions(told.decisions) == ["queued-retrain", "already-queued"]
+        assert [job.status for job in await retrain.kept_jobs()] == ["failed"]
+
     async def test_a_new_cause_makes_a_job_of_its_own(self, retrain: Retrain) -> None:
         first = await completed(retrain)
 
