@@ -14,6 +14,9 @@ $(VENV)/.installed: requirements.lock pyproject.toml deploy/local/kafka/pom.xml
 	$(BIN)/python -m deploy.local.fetch
 	touch $@
 
+demo: install
+	$(BIN)/python -m examples.flights $(ARGS)
+
 test: install lint
 	$(BIN)/python -m pytest $(ARGS)
 

@@ -163,6 +163,7 @@ class ClosedLoop:
             judged.sequence >= sequence
             and judged.state == self._story.state_after(sequence)
             and judged.standing == self._story.standing_after(sequence)
+            and self._story.is_alerted(sequence)
         )
 
 

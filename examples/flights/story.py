@@ -63,6 +63,13 @@ class Story:
         of_snapshot = (said for said in self.transitions.values() if said["snapshot_sequence"] == sequence)
         return sorted(of_snapshot, key=lambda said: said["alert_sequence"])
 
+    def is_alerted(self, sequence: int) -> bool:
+        """Whether no change of state is missing among what changed at a snapshot: it is told last."""
+        changed = self.transitions_of(sequence)
+        return all(said["previous_state"] == said["state"] for said in changed) or any(
+            said["transition"] == "state_changed" for said in changed
+        )
+
     def standing_after(self, sequence: int) -> Standing:
         """The alerts that stand after a snapshot, by the transitions up to it."""
         standing: Standing = {}

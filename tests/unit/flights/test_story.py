@@ -35,24 +35,24 @@ def job(number: int, status: str, aftermath: dict[str, Any] | None = None) -> He
 
 
 def transition(  # noqa: PLR0917 - a row of a table
-    number: int, sequence: int, what: str, alert: str | None, level: str | None, state: str
+    number: int, sequence: int, what: str, alert: str | None, level: str | None, before: str, state: str
 ) -> Heard:
     said = {
         "model": "flight-late", "alert_sequence": number, "snapshot_sequence": sequence, "transition": what,
-        "alert_id": alert, "escalation_level": level, "state": state,
+        "alert_id": alert, "escalation_level": level, "state": state, "previous_state": before,
     }  # fmt: skip
     return Heard("alerts", said)
 
 
 ALERTS = [
-    transition(1, 2, "opened", "brier_breach", "none", "active"),
-    transition(2, 2, "state_changed", None, None, "active"),
-    transition(3, 3, "opened", "accuracy_breach", "watch", "watch"),
-    transition(4, 3, "state_changed", None, None, "watch"),
-    transition(5, 4, "resolved", "accuracy_breach", "none", "active"),
-    transition(6, 4, "escalated", "brier_breach", "watch", "watch"),
-    transition(7, 6, "resolved", "brier_breach", "none", "none"),
-    transition(8, 6, "state_changed", None, None, "none"),
+    transition(1, 2, "opened", "brier_breach", "none", "none", "active"),
+    transition(2, 2, "state_changed", None, None, "none", "active"),
+    transition(3, 3, "opened", "accuracy_breach", "watch", "active", "watch"),
+    transition(4, 3, "state_changed", None, None, "active", "watch"),
+    transition(5, 4, "resolved", "accuracy_breach", "none", "watch", "watch"),
+    transition(6, 4, "escalated", "brier_breach", "watch", "watch", "watch"),
+    transition(7, 6, "resolved", "brier_breach", "none", "watch", "none"),
+    transition(8, 6, "state_changed", None, None, "watch", "none"),
 ]
 
 
@@ -85,6 +85,14 @@ def test_transitions_of_a_snapshot_come_in_the_order_they_were_said() -> None:
     story = told(*reversed(ALERTS))
     assert [said["alert_sequence"] for said in story.transitions_of(3)] == [3, 4]
     assert story.transitions_of(5) == []
+
+
+@pytest.mark.parametrize(
+    ("heard_of", "complete"),
+    [([], True), (ALERTS[:1], False), (ALERTS[:2], True), ([ALERTS[1]], True), (ALERTS[:4], True)],
+)
+def test_a_change_of_state_is_waited_for(heard_of: list[Heard], complete: bool) -> None:
+    assert told(*heard_of).is_alerted(2) is complete
 
 
 def test_days_are_counted_by_state() -> None:
