@@ -56,9 +56,13 @@ ARTIFACT = Artifact(uri="s3://models/flights/v1", sha256="ab" * 32, size_bytes=1
 
 @dataclass
 class World:
-    """Feeds the services' handlers, on one database, as the topics would."""
+    """Feeds the services' handlers, on one database, as the topics would.
+
+    A second world on the same database needs a partition of its own: its offsets begin at 0 again.
+    """
 
     dsn: str
+    partition: int = 0
     feed: Feed = field(default_factory=Feed)
     metrics: Handler = field(default_factory=lambda: make_handler("wall", interval_of(SETTINGS)))
     alerting: Handler = field(default_factory=lambda: alerting_handler(AlertingStore()))
@@ -66,7 +70,7 @@ class World:
 
     async def take(self, topic: Topic, *events: Any, at: datetime = FIRST_DAY + 30 * DAY) -> None:
         """The metrics service takes events in."""
-        records = [self.feed.record(topic, event, received_at=at) for event in events]
+        records = [self._record(topic, event, at) for event in events]
         await apply(self.metrics, records, self.dsn, service="metrics", now=at)
 
     async def cut(self, as_of: datetime) -> list[Snapshot]:
@@ -98,14 +102,17 @@ class World:
 
     async def ask(self, request: RetrainRequest | bytes) -> list[Emitted]:
         """The retrain service takes a request in."""
-        return await self.decide([self.feed.record(RETRAIN_REQUESTS, request)], now=datetime.now(UTC))
+        return await self.decide([self._record(RETRAIN_REQUESTS, request)], now=datetime.now(UTC))
 
     async def update_job(self, update: JobUpdate) -> list[Emitted]:
         """The retrain service hears from a trainer."""
-        return await self.decide([self.feed.record(RETRAIN_JOB_UPDATES, update)], now=datetime.now(UTC))
+        return await self.decide([self._record(RETRAIN_JOB_UPDATES, update)], now=datetime.now(UTC))
 
     def _records(self, topic: Topic, emitted: Iterable[Emitted]) -> list[Record]:
-        return [self.feed.record(topic, message.value) for message in emitted if message.topic == topic.name]
+        return [self._record(topic, message.value) for message in emitted if message.topic == topic.name]
+
+    def _record(self, topic: Topic, value: Any, at: datetime | None = None) -> Record:
+        return self.feed.record(topic, value, partition=self.partition, received_at=at)
 
 
 async def populate(dsn: str) -> World:

@@ -25,7 +25,7 @@ NextCursor = Annotated[
 class Answer(BaseModel):
     """Base of every answer."""
 
-    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False, json_schema_serialization_defaults_required=True)
 
 
 class Figures(Answer):

@@ -1,4 +1,4 @@
-"""What the gateway counts of HTTP, and the headers that every answer carries, as one ASGI middleware."""
+"""The outermost middleware: counts every answer, gives it its headers, and answers for our own mistakes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from typing import Any
 
 from prometheus_client import Counter, Histogram
 from starlette.datastructures import MutableHeaders
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from services.gateway.problems import our_mistake
 
 REQUESTS_TOTAL = Counter("trueward_http_requests_total", "Requests answered.", ["method", "route", "status"])
 REQUEST_SECONDS = Histogram("trueward_http_request_seconds", "Time to the answer's first byte.", ["route"])
@@ -26,16 +29,24 @@ class Watched:
             await self._app(scope, receive, send)
             return
         began = time.perf_counter()
+        started = False
 
         async def watched_send(message: Message) -> None:
+            nonlocal started
             if message["type"] == "http.response.start":
+                started = True
                 headers = MutableHeaders(raw=message["headers"])
                 headers.setdefault("Cache-Control", "no-store")
                 headers["X-Content-Type-Options"] = "nosniff"
                 self._count(scope, message["status"], time.perf_counter() - began)
             await send(message)
 
-        await self._app(scope, receive, watched_send)
+        try:
+            await self._app(scope, receive, watched_send)
+        except Exception as error:
+            if not started:
+                await our_mistake(error).response(Request(scope))(scope, receive, watched_send)
+            raise  # for the server to log
 
     @staticmethod
     def _count(scope: Scope, status: int, seconds: float) -> None:

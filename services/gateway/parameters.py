@@ -5,18 +5,33 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
-from pydantic.json_schema import SkipJsonSchema
+from pydantic.annotated_handlers import GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from services.gateway.cursors import MOMENT_NAME_CURSOR, MOMENT_NUMBER_CURSOR, NAME_CURSOR
-from shared.contracts.base import Name
+from shared.contracts.base import Name, Text
 from shared.contracts.models import Window
 from shared.contracts.retraining import JobStatus
 
 ALL_VERSIONS: Literal["all"] = "all"
-SEGMENT = r"^[^\x00:]{1,128}:[^\x00]{1,128}$"
 
-Absent = SkipJsonSchema[None]
-"""A parameter may be left out, but no text means null."""
+SegmentName = Annotated[str, Field(pattern=r"^[^\x00:]{1,128}:[^\x00]{1,128}$")]
+NameCursor = Annotated[str, Field(pattern=NAME_CURSOR)]
+MomentNameCursor = Annotated[str, Field(pattern=MOMENT_NAME_CURSOR)]
+MomentNumberCursor = Annotated[str, Field(pattern=MOMENT_NUMBER_CURSOR)]
+
+
+class _LeftOut:
+    """A parameter may be left out, but no text means null: its schema is that of the text alone."""
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        whole = handler(schema)
+        (text,) = (part for part in whole.pop("anyOf") if part != {"type": "null"})
+        return {**whole, **text}
+
+
+LeftOut = _LeftOut()
 
 ModelName = Annotated[Name, Field(description="The model's name.")]
 
@@ -35,13 +50,13 @@ class MonitoringParameters(Parameters):
     """Parameters of monitoring."""
 
     model: ModelName
-    version: Name | Absent = Field(
+    version: Annotated[Name | None, LeftOut] = Field(
         None, description="A version, or `all` for all together. Default: the champion; all while none was named."
     )
-    segment: Annotated[str, Field(pattern=SEGMENT)] | Absent = Field(
+    segment: Annotated[SegmentName | None, LeftOut] = Field(
         None, description="`dimension:value`, as the policy declares them; the value `other` is the rest."
     )
-    window: Window | Absent = Field(None, description="Default: the policy's window.")
+    window: Annotated[Window | None, LeftOut] = Field(None, description="Default: the policy's window.")
 
 
 class TrendParameters(Parameters):
@@ -50,7 +65,7 @@ class TrendParameters(Parameters):
     model: ModelName
     days: int = Field(30, ge=1, le=36_500, description="How far back from the newest snapshot's moment.")
     limit: int = Field(200, ge=1, le=1_000, description="Most points in one answer.")
-    cursor: Annotated[str, Field(pattern=MOMENT_NUMBER_CURSOR)] | Absent = Field(
+    cursor: Annotated[MomentNumberCursor | None, LeftOut] = Field(
         None, description="`next_cursor` of the answer before, with the same other parameters."
     )
 
@@ -73,10 +88,10 @@ class OutcomeParameters(Parameters):
 class JobsParameters(Parameters):
     """Parameters of the list of jobs."""
 
-    model: ModelName | Absent = None
-    status: JobStatus | Absent = None
+    model: Annotated[ModelName | None, LeftOut] = None
+    status: Annotated[JobStatus | None, LeftOut] = None
     limit: int = Field(50, ge=1, le=200, description="Most jobs in one answer.")
-    cursor: Annotated[str, Field(pattern=MOMENT_NAME_CURSOR)] | Absent = Field(
+    cursor: Annotated[MomentNameCursor | None, LeftOut] = Field(
         None, description="`next_cursor` of the answer before, with the same other parameters."
     )
 
@@ -86,7 +101,7 @@ class PoliciesParameters(Parameters):
 
     model: ModelName
     limit: int = Field(50, ge=1, le=200, description="Most policies in one answer.")
-    cursor: Annotated[str, Field(pattern=MOMENT_NUMBER_CURSOR)] | Absent = Field(
+    cursor: Annotated[MomentNumberCursor | None, LeftOut] = Field(
         None, description="`next_cursor` of the answer before, with the same other parameters."
     )
 
@@ -95,9 +110,7 @@ class ModelsParameters(Parameters):
     """Parameters of the list of models."""
 
     limit: int = Field(100, ge=1, le=1_000, description="Most models in one answer.")
-    cursor: Annotated[str, Field(pattern=NAME_CURSOR)] | Absent = Field(
-        None, description="`next_cursor` of the answer before."
-    )
+    cursor: Annotated[NameCursor | None, LeftOut] = Field(None, description="`next_cursor` of the answer before.")
 
 
 class RunRequest(BaseModel):
@@ -109,6 +122,4 @@ class RunRequest(BaseModel):
     dry_run: Annotated[bool, Field(strict=True)] = Field(
         default=False, description="`true` only puts on record what the policy says; no job is queued."
     )
-    requested_by: Annotated[str, Field(max_length=4096, pattern=r"^[^\x00]*$")] | Absent = Field(
-        None, description="Who asks, for the record."
-    )
+    requested_by: Text | None = Field(None, description="Who asks, for the record.")

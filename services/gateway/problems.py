@@ -106,6 +106,11 @@ def unknown_model(model: str, topic_prefix: str) -> Problem:
     )
 
 
+def our_mistake(error: Exception) -> Problem:
+    """What nobody expected. The server logs the error itself, with its traceback."""
+    return Problem(500, None, f"The gateway made a mistake ({type(error).__name__}); its log has the cause.")
+
+
 def describe(error: BaseException) -> str:
     """An error in one line, its kind first."""
     kind = type(error).__name__
@@ -155,15 +160,8 @@ def _problem(request: Request, error: Exception) -> Response:
     return cast(Problem, error).response(request)
 
 
-def _unexpected(request: Request, error: Exception) -> Response:
-    # The server logs the error itself, with its traceback.
-    detail = f"The gateway made a mistake ({type(error).__name__}); its log has the cause."
-    return Problem(500, None, detail).response(request)
-
-
 def install(app: FastAPI) -> None:
-    """Make every error of ``app`` a problem document."""
+    """Make every expected error of ``app`` a problem document; the others are left to the middleware."""
     app.add_exception_handler(Problem, _problem)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
-    app.add_exception_handler(Exception, _unexpected)

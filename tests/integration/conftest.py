@@ -1,4 +1,4 @@
-"""Fixtures of the gateway and the command line: a world made by the real handlers, and a gateway that serves it."""
+"""For the gateway and the command line: a world made by the real handlers, and commands as processes."""
 
 from __future__ import annotations
 

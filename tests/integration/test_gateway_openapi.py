@@ -1,0 +1,62 @@
+"""The API does what it says of itself: schemathesis, with every check, against the real gateway."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+from deploy.local.broker import Broker
+from shared.broker import create_missing_topics
+from shared.settings import Settings
+from tests.integration.conftest import Start, free_port
+
+SCHEMATHESIS = Path(sysconfig.get_path("scripts")) / "schemathesis"
+EXAMPLES = 15
+OPERATIONS = 12
+
+
+@pytest.mark.slow
+def test_the_api_does_what_it_says(
+    start: Start, world_dsn: str, kafka_broker: Broker, topic_prefix: str, tmp_path: Path
+) -> None:
+    environment = {
+        **kafka_broker.service_environment(),
+        "TRUEWARD_TOPIC_PREFIX": topic_prefix,
+        "TRUEWARD_POSTGRES_DSN": world_dsn,
+        "TRUEWARD_DECISION_WAIT_SECONDS": "0",
+    }
+    settings = Settings(kafka_bootstrap_servers=kafka_broker.bootstrap_servers, topic_prefix=topic_prefix)
+    asyncio.run(create_missing_topics(settings))
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    gateway = start("service", "gateway", "--http-port", str(port), **environment)
+    gateway.wait_until_answers(url)
+    report = tmp_path / "report.json"
+    tested = subprocess.run(
+        [
+            str(SCHEMATHESIS),
+            "--no-color",
+            "run",
+            f"{url}/openapi.json",
+            "--checks=all",
+            f"--max-examples={EXAMPLES}",
+            "--continue-on-failure",
+            "--generation-deterministic",
+            "--request-timeout=20",
+            "--report=json",
+            f"--report-json-path={report}",
+        ],
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+        cwd=tmp_path,
+    )
+    assert tested.returncode == 0, tested.stdout + gateway.said()
+    assert operations_tested(report) == OPERATIONS
+    assert "Traceback" not in gateway.said()
