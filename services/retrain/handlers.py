@@ -13,12 +13,14 @@ from typing import Protocol
 from services.retrain.books import Ledger, Wanted
 from services.retrain.desk import Desk, Incoming
 from shared.contracts.alerts import AlertTransition
+from shared.contracts.base import unknown_fields
 from shared.contracts.retraining import JobUpdate, RetrainRequest
 from shared.contracts.snapshots import Snapshot
 from shared.database import Connection
 from shared.decoding import decode
 from shared.effects import Effects, Handler
 from shared.errors import Refusal
+from shared.instruments import UNKNOWN_FIELDS_TOTAL
 from shared.records import Record
 from shared.topics import ALERTS, RETRAIN_JOB_UPDATES, RETRAIN_REQUESTS, SNAPSHOTS
 
@@ -79,6 +81,7 @@ def accepted(records: Iterable[Record], effects: Effects) -> list[tuple[Record, 
         if isinstance(event, Refusal):
             effects.refuse(record, event)
         else:
+            UNKNOWN_FIELDS_TOTAL.labels(topic=record.topic).inc(len(unknown_fields(event)))
             received.append((record, event))
     return received
 

@@ -15,6 +15,9 @@ from shared.settings import Duration, Settings
 class RetrainSettings(Settings):
     """Settings of the retrain service."""
 
+    # A snapshot that makes a job costs some 1 ms: at this size a batch's transaction stays far below the time that
+    # PostgreSQL lets it be idle while it is decided.
+    max_batch_records: int = Field(1_000, gt=0, description="Most records in one transaction.")
     lease_check_interval: Duration = Field(
         timedelta(seconds=5), gt=timedelta(0), description="Time between two looks for leases that are over."
     )

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from shared.database import connect_pool
-from tests.unit.retrain.behaviour import Behaviour
+from tests.unit.retrain.deciding import Deciding
 from tests.unit.retrain.harness import PostgresRetrain
+from tests.unit.retrain.hearing import Hearing
 
 
 @pytest.fixture
@@ -25,5 +26,5 @@ def retrain(pool: Any) -> PostgresRetrain:
     return PostgresRetrain(pool)
 
 
-class TestOnPostgres(Behaviour):
+class TestOnPostgres(Deciding, Hearing):
     pass

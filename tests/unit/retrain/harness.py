@@ -26,7 +26,7 @@ from shared.effects import Effects
 from shared.records import Record
 from shared.topics import ALERTS, RETRAIN_JOB_UPDATES, RETRAIN_REQUESTS, SNAPSHOTS, Topic
 from tests.support import Feed, drain_outbox, make_consumer
-from tests.unit.retrain.builders import EPOCH
+from tests.unit.retrain.builders import BAD_ACCURACY, EPOCH, make_snapshot, make_update
 
 TOPICS: dict[type[Contract], Topic] = {
     Snapshot: SNAPSHOTS,
@@ -222,3 +222,15 @@ def actions(decisions: Iterable[Decision]) -> list[str]:
 
 
 _NO_CONNECTION: Any = None
+
+
+async def queued(retrain: Retrain) -> Job:
+    """A job, by a first snapshot whose accuracy is bad."""
+    (job,) = (await retrain.take(make_snapshot(1, **BAD_ACCURACY))).jobs
+    return job
+
+
+async def completed(retrain: Retrain, version: str | None = "v2") -> Job:
+    job = await queued(retrain)
+    told = await retrain.take(make_update(job, "started"), make_update(job, "completed", model_version=version))
+    return told.jobs[-1]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.unit.retrain.behaviour import Behaviour
+from tests.unit.retrain.deciding import Deciding
 from tests.unit.retrain.harness import MemoryRetrain
+from tests.unit.retrain.hearing import Hearing
 
 
 @pytest.fixture
@@ -13,5 +14,5 @@ def retrain() -> MemoryRetrain:
     return MemoryRetrain()
 
 
-class TestInMemory(Behaviour):
+class TestInMemory(Deciding, Hearing):
     pass
