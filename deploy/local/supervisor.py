@@ -26,7 +26,8 @@ SUPERVISOR: Final = "up"
 
 def restart_delay_s(failures: int) -> float:
     """How long to wait before a start, after so many failures in a row (from 1): doubling, at most 5 s."""
-    return min(LONGEST_DELAY_S, FIRST_DELAY_S * 2.0 ** (failures - 1))
+    doublings = min(failures - 1, 10)  # far past the longest delay, and no float overflows
+    return min(LONGEST_DELAY_S, FIRST_DELAY_S * 2.0**doublings)
 
 
 def describe_exit(code: int) -> str:
@@ -169,6 +170,7 @@ class Supervisor:
         self._changed = changed
         self._stages: list[list[Child]] = []
         self._resuming: dict[Child, asyncio.Task[None]] = {}
+        self._is_stopping = False
 
     @property
     def pids(self) -> dict[str, int]:
@@ -198,11 +200,11 @@ class Supervisor:
                 task.cancel()
 
     async def stop(self) -> None:
-        """Stop everything, the last stage first."""
+        """Stop everything, the last stage first, for good."""
         for task in list(self._resuming.values()):
             task.cancel()
-        while self._stages:
-            stage = self._stages.pop()
+        self._is_stopping = True
+        for stage in reversed(self._stages):
             await asyncio.gather(*(child.stop() for child in stage))
 
     def kill(self) -> None:
@@ -226,7 +228,8 @@ class Supervisor:
         finally:
             del self._resuming[child]
         for follower in self._followers(child):
-            follower.start()
+            if not self._is_stopping:
+                follower.start()
 
     def _followers(self, child: Child) -> list[Child]:
         """The children of later stages."""
