@@ -15,6 +15,8 @@ from shared.settings import Settings
 from trueward.cli.options import DEFAULT_DATA_DIR
 
 ENDPOINTS_FILE = "endpoints.json"
+KAFKA, POSTGRES = "TRUEWARD_KAFKA_BOOTSTRAP_SERVERS", "TRUEWARD_POSTGRES_DSN"
+TOPIC_PREFIX = "TRUEWARD_TOPIC_PREFIX"
 FALLBACK_BROKER = "tansu"
 """The fallback broker has no idempotent producers and no true end offsets."""
 
@@ -34,6 +36,16 @@ class Endpoints(BaseModel):
     broker: str
     topic_prefix: str | None = None
 
+    def of_the_broker(self) -> dict[str, str]:
+        """The variables by which a client adapts to the stack's broker."""
+        found = {KAFKA: self.kafka}
+        if self.topic_prefix is not None:
+            found[TOPIC_PREFIX] = self.topic_prefix
+        if FALLBACK_BROKER in self.broker.lower():
+            found["TRUEWARD_KAFKA_IDEMPOTENT_PRODUCER"] = "false"
+            found["TRUEWARD_KAFKA_TRUE_END_OFFSETS"] = "false"
+        return found
+
 
 @dataclass(frozen=True, slots=True)
 class Connection:
@@ -48,48 +60,47 @@ class Connection:
     def settings(self) -> Settings:
         """Settings for talking to the broker. Raises ``UsageError`` where nothing names one."""
         environment = self.environment()
-        if "TRUEWARD_KAFKA_BOOTSTRAP_SERVERS" not in {**os.environ, **environment}:
-            raise self._unnamed("broker", "--kafka HOST:PORT", "TRUEWARD_KAFKA_BOOTSTRAP_SERVERS")
+        if KAFKA not in {**os.environ, **environment}:
+            raise self._unnamed("broker", "--kafka HOST:PORT", KAFKA)
         return _settings({name.removeprefix("TRUEWARD_").lower(): value for name, value in environment.items()})
 
     def dsn(self) -> str:
         """PostgreSQL's address. Raises ``UsageError`` where nothing names it."""
         environment = {**os.environ, **self.environment()}
-        if "TRUEWARD_POSTGRES_DSN" not in environment:
-            raise self._unnamed("database", "--postgres DSN", "TRUEWARD_POSTGRES_DSN")
-        return environment["TRUEWARD_POSTGRES_DSN"]
+        if POSTGRES not in environment:
+            raise self._unnamed("database", "--postgres DSN", POSTGRES)
+        return environment[POSTGRES]
 
     def url(self) -> str:
         """The gateway's base URL, without a slash at the end. Raises ``UsageError`` where nothing names it."""
-        endpoints = self.endpoints()
-        url = self.http or (endpoints and endpoints.http)
-        if not url:
-            raise self._unnamed("gateway", "--http URL", "TRUEWARD_HTTP_URL")
+        url = self.http
+        if url is None:
+            endpoints = self.endpoints()
+            if endpoints is None:
+                raise self._unnamed("gateway", "--http URL", "TRUEWARD_HTTP_URL")
+            url = endpoints.http
         if not url.startswith(("http://", "https://")):
             raise UsageError(f"the gateway's URL must begin with http:// or https://, not {url!r}")
         return url.rstrip("/")
 
     def environment(self) -> dict[str, str]:
-        """TRUEWARD_* variables that the options, and a running stack where nothing else is said, stand for."""
-        said = {
-            "TRUEWARD_KAFKA_BOOTSTRAP_SERVERS": self.kafka,
-            "TRUEWARD_POSTGRES_DSN": self.postgres,
-            "TRUEWARD_TOPIC_PREFIX": self.topic_prefix,
-        }
+        """TRUEWARD_* variables that the options, and a running stack where nothing else is said, stand for.
+
+        The stack is asked only for what neither options nor variables say; its topics' prefix and what its broker
+        cannot do go with its broker.
+        """
+        said = {KAFKA: self.kafka, POSTGRES: self.postgres, TOPIC_PREFIX: self.topic_prefix}
         given = {name: value for name, value in said.items() if value is not None}
+        known = {**os.environ, **given}
+        if KAFKA in known and POSTGRES in known:
+            return given
         endpoints = self.endpoints()
         if endpoints is None:
             return given
-        found = {
-            "TRUEWARD_KAFKA_BOOTSTRAP_SERVERS": endpoints.kafka,
-            "TRUEWARD_POSTGRES_DSN": endpoints.postgres,
-            "TRUEWARD_TOPIC_PREFIX": endpoints.topic_prefix,
-        }
-        kafka = given.get("TRUEWARD_KAFKA_BOOTSTRAP_SERVERS") or os.environ.get("TRUEWARD_KAFKA_BOOTSTRAP_SERVERS")
-        if kafka in (None, endpoints.kafka) and FALLBACK_BROKER in endpoints.broker.lower():
-            found["TRUEWARD_KAFKA_IDEMPOTENT_PRODUCER"] = found["TRUEWARD_KAFKA_TRUE_END_OFFSETS"] = "false"
-        unsaid = {name: value for name, value in found.items() if value is not None and name not in os.environ}
-        return {**unsaid, **given}
+        found = {POSTGRES: endpoints.postgres}
+        if KAFKA not in known:
+            found |= endpoints.of_the_broker()
+        return {**{name: value for name, value in found.items() if name not in known}, **given}
 
     def endpoints(self) -> Endpoints | None:
         """What ``trueward up`` wrote; None where there is no such file. Raises ``UsageError`` for a broken one."""

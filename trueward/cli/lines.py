@@ -95,6 +95,6 @@ def _decode(value: bytes, topic: Topic, number: int, now: datetime) -> Contract 
     document = json.loads(value)
     if isinstance(document, dict) and "tick" in document and Tick in topic.contracts:
         return Refusal("unsupported", "tick", "`trueward publish tick TIME` sends a tick, to every partition")
-    if isinstance(document, dict) and "eventType" in document and OpenLineageRunEvent in topic.contracts:
+    if isinstance(document, dict) and "eventTime" in document and OpenLineageRunEvent in topic.contracts:
         return decode(record, OpenLineageRunEvent)
     return event

@@ -7,12 +7,13 @@ import importlib
 import os
 
 import asyncpg
+import psycopg
 from aiokafka.errors import KafkaError
 from pydantic import ValidationError
 
 from shared import database, inbox
 from shared.broker import create_missing_topics
-from shared.errors import UsageError
+from shared.errors import TruewardError, UsageError
 from shared.topics import FOR_EVER, TOPICS, Service, read_by
 from trueward.cli import broker, output
 from trueward.cli.connection import AwayError, Connection, wrong_setting
@@ -21,8 +22,13 @@ DAY_MS = 86_400_000
 
 
 def migrate(connection: Connection, *, as_json: bool) -> None:
-    """Apply the migrations that are missing. Raises ``TruewardError`` when that fails."""
-    applied = database.migrate(connection.dsn())
+    """Apply what is missing. Raises ``AwayError`` without a database, ``TruewardError`` where it fails."""
+    try:
+        applied = database.migrate(connection.dsn())
+    except TruewardError as error:
+        if isinstance(error.__cause__, psycopg.OperationalError):
+            raise AwayError(str(error)) from error
+        raise
     if as_json:
         output.answer({"applied": applied})
     else:
