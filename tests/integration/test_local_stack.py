@@ -241,8 +241,10 @@ def test_missing_java_is_one_clear_line(data_dir: Path, tmp_path: Path, monkeypa
     [
         (
             ("--snapshot-interval", "7s"),
-            "--snapshot-interval 7s: must be whole seconds that divide a day, or whole days: "
-            "1s, 60s, 5m, 1h, 1d, ...",
+            (
+                "--snapshot-interval 7s: must be whole seconds that divide a day, or whole days: "
+                "1s, 60s, 5m, 1h, 1d, ..."
+            ),
         ),
         (("--kafka", "nonsense"), "--kafka nonsense: must be HOST:PORT, or several with commas between them"),
         (("--kafka", "127.0.0.1:1", "--broker", "tansu"), "no broker answers at 127.0.0.1:1, given with --kafka"),
