@@ -165,7 +165,7 @@ def _aftermath(job: Document) -> str:
     after, before = job["aftermath"], job["rollback_plan"]["baseline"]
     better = _compared(after, before)
     return (
-        f"[magenta]verdict[/]   {after['model_version']} is {better} than what it was made for:"
+        f"[magenta]verdict[/]   {after['model_version']} is {better}:"
         f" accuracy {_figure(before['accuracy'])} -> {_figure(after['accuracy'])},"
         f" Brier {_figure(before['brier_score'])} -> {_figure(after['brier_score'])}; {VERDICTS[after['verdict']]}"
     )
@@ -174,11 +174,11 @@ def _aftermath(job: Document) -> str:
 def _compared(after: Document, before: Document) -> str:
     """Better or worse by both figures, or better by one alone."""
     if any(each[name] is None for each in (after, before) for name in ("accuracy", "brier_score")):
-        return "not comparable"
+        return "not to be compared"
     gains = (after["accuracy"] > before["accuracy"], after["brier_score"] < before["brier_score"])
     if all(gains):
-        return "[green]better[/]"
-    return "[yellow]neither better nor worse[/]" if any(gains) else "[red]worse[/]"
+        return "[green]better[/] than before"
+    return "[yellow]neither better nor worse[/] than before" if any(gains) else "[red]worse[/] than before"
 
 
 def _words(reason: str) -> str:
