@@ -1,27 +1,33 @@
 """How fast the metrics service drains preloaded topics, as a ratio to a bare consumer of the same topics.
 
-Run it against parts that are there: ``python benchmarks/drain.py --kafka HOST:PORT --postgres DSN``, or without
-either to start the local stack's own. The work: predictions and labels of ~200 bytes, 20 models by Zipf's law, 5 %
+``make bench`` runs it on parts of the local stack, started for it; ``--kafka HOST:PORT --postgres DSN`` uses what
+is there. The work: predictions and labels of ~200 bytes, 20 models by Zipf's law, 5 %
 duplicates, 2 % corrections, 10 % of the labels before their prediction; durable and exact.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import random
+import shutil
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Annotated
 
 import asyncpg
 import typer
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
+from deploy.local import broker, postgres
+from deploy.local.processes import ManagedProcess
 from shared.broker import create_missing_topics
 from shared.database import migrate
 from shared.settings import Settings
@@ -146,6 +152,28 @@ async def fresh_database(dsn: str) -> str:
     return fresh
 
 
+@contextlib.contextmanager
+def local_parts() -> Iterator[tuple[str, str]]:
+    """A broker and a PostgreSQL of the local stack for the time of the run: bootstrap servers and DSN."""
+    folder = Path(tempfile.mkdtemp(prefix="trueward-bench-"))
+    folder.chmod(0o755)
+    kafka, server = broker.choose(data_dir=folder), postgres.choose(data_dir=folder)
+    processes = []
+    try:
+        for plan in (server, kafka):
+            plan.prepare()
+            for spec in plan.processes:
+                processes.append(ManagedProcess(spec, folder / f"{spec.name}.log"))
+                processes[-1].start()
+                asyncio.run(processes[-1].wait_ready())
+        print(kafka.broker.line(), server.line, sep="\n")
+        yield kafka.broker.bootstrap_servers, server.dsn.rpartition("/")[0] + "/postgres"
+    finally:
+        for process in reversed(processes):
+            process.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 async def measure(kafka: str, postgres: str, count: int, runs: int) -> None:
     prefix = f"bench-{uuid.uuid4().hex[:8]}."
     base = Settings(kafka_bootstrap_servers=kafka, topic_prefix=prefix, postgres_dsn=postgres)
@@ -165,13 +193,21 @@ async def measure(kafka: str, postgres: str, count: int, runs: int) -> None:
 
 
 def main(
-    kafka: Annotated[str, typer.Option(help="Bootstrap servers.")],
-    postgres: Annotated[str, typer.Option(help="DSN with the right to create databases.")],
+    kafka: Annotated[str | None, typer.Option(help="Bootstrap servers.")] = None,
+    postgres_dsn: Annotated[
+        str | None, typer.Option("--postgres", help="DSN with the right to create databases.")
+    ] = None,
     count: Annotated[int, typer.Option(help="Predictions, and as many labels.")] = 100_000,
     runs: Annotated[int, typer.Option(help="Interleaved runs of both.")] = 2,
 ) -> None:
     """Preload, then drain by turns with a bare consumer and with the service."""
-    asyncio.run(measure(kafka, postgres, count, runs))
+    if (kafka is None) != (postgres_dsn is None):
+        raise typer.BadParameter("give both --kafka and --postgres, or neither")
+    if kafka is not None and postgres_dsn is not None:
+        asyncio.run(measure(kafka, postgres_dsn, count, runs))
+        return
+    with local_parts() as (servers, dsn):
+        asyncio.run(measure(servers, dsn, count, runs))
 
 
 if __name__ == "__main__":

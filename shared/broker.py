@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime
@@ -113,6 +114,7 @@ class AssignmentWatch(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
 
     def __init__(self) -> None:
         self.assigned = False
+        self.new_assignment = asyncio.Event()
 
     async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:  # noqa: ARG002 (aiokafka's signature)
         """Not ready until the group has decided anew."""
@@ -121,6 +123,7 @@ class AssignmentWatch(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
     async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:  # noqa: ARG002 (aiokafka's signature)
         """The group has decided, even where it gives this consumer nothing."""
         self.assigned = True
+        self.new_assignment.set()
 
 
 Consume = Callable[[tuple[ConsumerRecord[bytes, bytes], ...], AIOKafkaConsumer], Awaitable[None]]

@@ -170,6 +170,31 @@ class Consumer:
             if partitions:
                 self.kafka.resume(*partitions)
 
+    async def keep_aligned(self, assigned: asyncio.Event) -> None:
+        """After each assignment, until cancelled, seek back where Kafka's offset has run ahead of the inbox.
+
+        So it is after a database was restored or begun anew. A batch would show it as a gap, but where nothing
+        new is published no batch comes.
+        """
+        while True:
+            await assigned.wait()
+            assigned.clear()
+            await until_done("alignment", self._align)
+
+    async def _align(self) -> None:
+        kafka = self.kafka
+        if kafka is None:
+            raise ConnectionError("the consumer has not started yet")
+        async with self._pool.acquire() as connection:
+            next_offsets = await inbox.next_offsets(connection)
+        for partition in kafka.assignment():
+            committed = await kafka.committed(partition)
+            expected = next_offsets.get((partition.topic.removeprefix(self._prefix), partition.partition), 0)
+            if committed is not None and committed > expected:
+                log.warning("Kafka is ahead of the inbox, seeking back", partition=partition, expected=expected)
+                beginnings = await kafka.beginning_offsets([partition])
+                _seek(kafka, partition, max(expected, beginnings[partition]))
+
     async def _commit(self, kafka: AIOKafkaConsumer, positions: Mapping[Place, int]) -> None:
         """Tell Kafka where to start next time. The inbox is the authority, so a failure costs only repeats."""
         assigned = kafka.assignment()

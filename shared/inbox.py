@@ -91,6 +91,12 @@ async def lock(connection: Connection, places: Iterable[Place]) -> dict[Place, i
     return {(row["topic"], row["partition"]): row["next_offset"] for row in rows}
 
 
+async def next_offsets(connection: Connection) -> dict[Place, int]:
+    """Where every partition stands, without locking."""
+    rows = await connection.fetch(QUERIES.read_inbox)
+    return {(row["topic"], row["partition"]): row["next_offset"] for row in rows}
+
+
 async def advance(connection: Connection, advances: Sequence[Advance]) -> None:
     """Move the locked rows on; durable together with everything else that the transaction did."""
     topics, partitions = _columns(moved.place for moved in advances)

@@ -10,6 +10,7 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import partial
 from typing import Any, Literal
 
@@ -82,11 +83,25 @@ class Input:
 
     async def log_ends(self, places: set[Place]) -> dict[Place, int]:
         """Where each partition's log ends now."""
-        partitions = {
-            TopicPartition(self.topic_prefix + topic, number): (topic, number) for topic, number in places
-        }
+        partitions = self._partitions(places)
         ends = await self._kafka().end_offsets(list(partitions))
         return {partitions[partition]: end for partition, end in ends.items()}
+
+    async def received_before(self, places: set[Place], moment: datetime) -> dict[Place, int]:
+        """The offset below which a partition's records were received before ``moment``, where there are any."""
+        partitions, kafka = self._partitions(places), self._kafka()
+        beginnings = await kafka.beginning_offsets(list(partitions))
+        # The ends first: what arrives between the two questions came after the moment.
+        ends = await kafka.end_offsets(list(partitions))
+        milliseconds = int(moment.timestamp() * 1000)
+        later = await kafka.offsets_for_times(dict.fromkeys(partitions, milliseconds))
+        found = {}
+        for partition, place in partitions.items():
+            first_later = later.get(partition)
+            offset = ends[partition] if first_later is None else first_later.offset
+            if offset > beginnings[partition]:
+                found[place] = offset
+        return found
 
     def release(self, reached: int) -> None:
         """Read on in every partition that the handler held until less than ``reached``."""
@@ -97,6 +112,9 @@ class Input:
     def held_changed(self) -> asyncio.Event:
         """Set whenever a partition begins to wait."""
         return self._started().held_changed
+
+    def _partitions(self, places: set[Place]) -> dict[TopicPartition, Place]:
+        return {TopicPartition(self.topic_prefix + topic, number): (topic, number) for topic, number in places}
 
     def _kafka(self) -> Any:
         return self._started().kafka
@@ -193,6 +211,8 @@ class Worker:
             self._health.waiting_for = None
             async with asyncio.TaskGroup() as group:
                 group.create_task(_end_with(failed))
+                aligned = partial(consumer.keep_aligned, self._health.watch.new_assignment)
+                group.create_task(_for_ever("alignment", aligned))
                 group.create_task(_for_ever("relay", lambda: self._relay(context, wake)))
                 for name, loop in loops.items():
                     group.create_task(_for_ever(name, partial(loop, context)))
