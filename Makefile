@@ -28,3 +28,14 @@ lint: install
 
 docs: install
 	$(BIN)/python -m deploy.docs
+
+# The services without the demo: broker, PostgreSQL and all four, until Ctrl-C.
+up: install
+	$(BIN)/trueward up $(ARGS)
+
+bench: install
+	$(BIN)/python benchmarks/drain.py $(ARGS)
+
+# What was installed, fetched and kept by runs; not what is in version control.
+clean:
+	rm -rf $(VENV) .data .cache deploy/local/kafka/target .pytest_cache .mypy_cache .ruff_cache .hypothesis
