@@ -38,4 +38,4 @@ bench: install
 
 # What was installed, fetched and kept by runs; not what is in version control.
 clean:
-	rm -rf $(VENV) .data .cache deploy/local/kafka/target .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .data deploy/local/kafka/target .pytest_cache .mypy_cache .ruff_cache .hypothesis
