@@ -12,7 +12,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -37,6 +37,7 @@ from examples.flights.wire import Document, Publisher, encoded, publisher, subsc
 
 POLICIES = "policies"
 TRAINER_PROCESS = "trainer"
+PROCESSES = ("metrics", "alerting", "retrain", "gateway", TRAINER_PROCESS)
 INTERRUPTED = 130
 MOST_MONTHS = LAST_MONTH - FIRST_DAY.month + 1
 
@@ -47,13 +48,13 @@ class DemoError(RuntimeError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What the demo was asked for. ``kills`` are processes to end by force on the way, in that order."""
+    """What the demo was asked for. ``kills`` are the processes to end by force, by the number of the day."""
 
     days: int
     seed: int
     data_dir: Path
     stack: tuple[str, ...]
-    kills: tuple[str, ...]
+    kills: dict[int, list[str]]
     stay: bool
 
 
@@ -103,28 +104,22 @@ class Demo:
             gateway=self.gateway,
             in_service=await loaded(self.gateway, first_version(midnight(FIRST_DAY))),
         )
-        victims = self._victims()
         with self.screen.progress(self.options.days) as bar:
-            for number, day in enumerate(days(ready.flights, self.options.days)):
-                chapter = await loop.advance(day, lambda number=number: self._strike(victims.get(number)))
+            for number, day in enumerate(days(ready.flights, self.options.days), start=1):
+                chapter = await loop.advance(day, lambda number=number: self._strike(number))
                 self.screen.chapter(chapter)
                 bar.advance(chapter)
         return time.monotonic() - began
 
-    def _victims(self) -> dict[int, str]:
-        """Which process is killed on which day: spread evenly over the stream."""
-        share = self.options.days / (len(self.options.kills) + 1)
-        return {int(share * (place + 1)): name for place, name in enumerate(self.options.kills)}
-
-    def _strike(self, name: str | None) -> None:
-        if name is None:
-            return
-        if name == TRAINER_PROCESS:
-            pid = self.trainer.kill()
-        else:
-            pid = Endpoints.read(self.options.data_dir).processes[name]
-            kill(pid)
-        self.screen.say(f"[red]kill -9[/]   {name} (pid {pid}), in the middle of the day's records")
+    def _strike(self, day: int) -> None:
+        """Kill whatever is to be killed on this day."""
+        for name in self.options.kills.get(day, ()):
+            if name == TRAINER_PROCESS:
+                pid = self.trainer.kill()
+            else:
+                pid = Endpoints.read(self.options.data_dir).processes[name]
+                kill(pid)
+            self.screen.say(f"[red]kill -9[/]   {name} (pid {pid}), in the middle of the records of day {day}")
 
     async def summarise(self) -> None:
         """The table of versions, the states, and what was refused."""
@@ -258,6 +253,23 @@ def folder_for(data_dir: Path | None) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def kills_of(wanted: Sequence[str], days: int) -> dict[int, list[str]]:
+    """What is killed on which day: NAME@DAY on that day, each NAME alone spread evenly over the stream.
+
+    Raises :class:`DemoError` for a name or a day that there is not.
+    """
+    kills: dict[int, list[str]] = {}
+    for place, each in enumerate(wanted, start=1):
+        name, _, day = each.partition("@")
+        if name not in PROCESSES or not (day == "" or (day.isdecimal() and 1 <= int(day) <= days)):
+            raise DemoError(
+                f"--kill {each}: give one of {', '.join(PROCESSES)}, and perhaps @ and a day from 1 to {days}"
+            )
+        number = int(day) if day else 1 + days * place // (len(wanted) + 1)
+        kills.setdefault(min(number, days), []).append(name)
+    return kills
+
+
 def main(
     *,
     months: Annotated[
@@ -274,23 +286,28 @@ def main(
     postgres_port: Annotated[int, typer.Option(help="PostgreSQL's port; 0: a free one.")] = 0,
     kill: Annotated[
         list[str] | None,
-        typer.Option(help="A process to kill -9 on the way: metrics, alerting, retrain, gateway, trainer."),
+        typer.Option(
+            metavar="NAME[@DAY]",
+            help="A process to kill -9 on the way: metrics, alerting, retrain, gateway or trainer. Repeatable.",
+        ),
     ] = None,
     exit_: Annotated[bool, typer.Option("--exit", help="End when the story is told.")] = False,
 ) -> None:
     """Stream a year of real flights through Trueward, and watch what it makes of the model that predicts them."""
     screen = Screen(Console())
     try:
+        count = min(days or days_of(months), days_of(MOST_MONTHS))
+        kills = kills_of(kill or (), count)
         with folder_for(data_dir) as folder:
             options = Options(
-                days=min(days or days_of(months), days_of(MOST_MONTHS)),
+                days=count,
                 seed=seed,
                 data_dir=folder.resolve(),
                 stack=(
                     *("--broker", broker, "--http-port", str(http_port)),
                     *("--kafka-port", str(kafka_port), "--postgres-port", str(postgres_port)),
                 ),
-                kills=tuple(kill or ()),
+                kills=kills,
                 stay=not exit_,
             )
             code = asyncio.run(_stoppable(options, screen))

@@ -128,9 +128,16 @@ def two_days(flights: Flights) -> tuple[list[dict[str, Any]], list[dict[str, Any
     return predictions, [json.loads(each.value) for each in records if each.topic == "labels"]
 
 
-def test_what_the_demo_publishes_follows_from_the_raw_data(two_days: tuple[list[Any], list[Any]]) -> None:
+@pytest.fixture(scope="module")
+def expected() -> pd.DataFrame:
+    return verify.expected(2)
+
+
+def test_what_the_demo_publishes_follows_from_the_raw_data(
+    two_days: tuple[list[Any], list[Any]], expected: pd.DataFrame
+) -> None:
     report = Report()
-    table = verify.held_against(report, verify.expected(2), *two_days)
+    table = verify.held_against(report, expected, *two_days)
     assert report.differences == []
     assert len(table) == len(two_days[0])
     assert set(table["millionths"]) == {250_000}
@@ -148,7 +155,9 @@ def test_the_whole_year_of_landings_follows_from_the_raw_data(flights: Flights) 
 
 
 @pytest.mark.parametrize("spoilt", ["missing", "unknown", "moved", "conflicting", "outcome", "repeated"])
-def test_what_was_published_wrongly_is_found(spoilt: str, two_days: tuple[list[Any], list[Any]]) -> None:
+def test_what_was_published_wrongly_is_found(
+    spoilt: str, two_days: tuple[list[Any], list[Any]], expected: pd.DataFrame
+) -> None:
     predictions, labels = list(two_days[0]), list(two_days[1])
     first = predictions[0]
     if spoilt == "missing":
@@ -165,5 +174,5 @@ def test_what_was_published_wrongly_is_found(spoilt: str, two_days: tuple[list[A
         predictions.append(first)
         labels.append(labels[0])
     report = Report()
-    verify.held_against(report, verify.expected(2), predictions, labels)
+    verify.held_against(report, expected, predictions, labels)
     assert len(report.differences) == (0 if spoilt == "repeated" else 1)
