@@ -25,13 +25,13 @@ from faststream.kafka.subscriber.usecase import BatchSubscriber
 from prometheus_client import REGISTRY
 
 from shared.errors import TruewardError
-from shared.outbox import Message, Send
+from shared.outbox import SEND_SECONDS, Message, Send
 from shared.records import Record
 from shared.settings import Settings
 from shared.topics import MAX_MESSAGE_BYTES, MAX_RECORD_BYTES, TOPICS, Topic
 
-SEND_TIMEOUT_MS = 5_000
-"""Below the relay's lease: a message not acknowledged by then counts as failed and is sent again."""
+LOG_APPEND_TIME = 1
+"""The timestamp type of a record that the broker has stamped."""
 USUAL_REPLICAS = 3
 FETCH_WAIT_MS = 500
 """How long the broker keeps a fetch that finds nothing; records that come meanwhile end it at once."""
@@ -94,7 +94,7 @@ def make_producer(settings: Settings, client_id: str) -> AIOKafkaProducer:
         acks="all",
         enable_idempotence=settings.kafka_idempotent_producer,
         max_request_size=MAX_MESSAGE_BYTES,
-        request_timeout_ms=SEND_TIMEOUT_MS,
+        request_timeout_ms=int(SEND_SECONDS * 1000),
     )
 
 
@@ -110,19 +110,22 @@ def sender(producer: AIOKafkaProducer, topic_prefix: str) -> Send:
 
 
 class AssignmentWatch(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka's base class is untyped
-    """Knows whether the group has given this consumer its partitions."""
+    """Knows whether the group has given this consumer its partitions; calls ``on_change`` whenever it decides."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_change: Callable[[], None] = lambda: None) -> None:
         self.assigned = False
         self.new_assignment = asyncio.Event()
+        self.on_change = on_change
 
     async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:  # noqa: ARG002 (aiokafka's signature)
         """Not ready until the group has decided anew."""
         self.assigned = False
+        self.on_change()
 
     async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:  # noqa: ARG002 (aiokafka's signature)
         """The group has decided, even where it gives this consumer nothing."""
         self.assigned = True
+        self.on_change()
         self.new_assignment.set()
 
 
@@ -149,6 +152,8 @@ def subscribe(
         max_records=settings.max_batch_records,
         ack_policy=AckPolicy.MANUAL,
         auto_offset_reset="earliest",
+        # What a sender's aborted transaction wrote never happened.
+        isolation_level="read_committed",
         listener=watch,
         session_timeout_ms=settings.session_timeout_seconds * 1000,
         heartbeat_interval_ms=settings.session_timeout_seconds * 1000 // 3,
@@ -213,13 +218,21 @@ _NO_CONSUMER = _NoConsumer()
 
 
 def as_record(raw: ConsumerRecord[bytes, bytes], topic_prefix: str) -> Record:
-    """A record in the kernel's terms."""
+    """A record in the kernel's terms, whatever its sender wrote into it."""
     return Record(
         topic=raw.topic.removeprefix(topic_prefix),
         partition=raw.partition,
         offset=raw.offset,
-        received_at=datetime.fromtimestamp(raw.timestamp / 1000, UTC),
+        received_at=_received_at(raw),
         key=raw.key,
         value=raw.value,
         headers=tuple(raw.headers),
     )
+
+
+def _received_at(raw: ConsumerRecord[bytes, bytes]) -> datetime:
+    """The broker's append time. A time that the sender wrote is believed only where it can be one of receipt."""
+    now = datetime.now(UTC)
+    if raw.timestamp_type != LOG_APPEND_TIME and not 0 <= raw.timestamp <= now.timestamp() * 1000:
+        return now
+    return datetime.fromtimestamp(raw.timestamp / 1000, UTC)

@@ -57,6 +57,10 @@ class Consumer:
         await self.take(records, self._log_ends(kafka, records))
         BATCH_SECONDS.observe(time.perf_counter() - started)
 
+    def assignment_changed(self) -> None:
+        """Reading starts anew from what Kafka has committed, so no gap seen before is proven any more."""
+        self._proven.clear()
+
     async def take(self, records: Sequence[Record], log_ends: Mapping[Place, int]) -> None:
         """Take records in; what the database itself refuses is found by halving and becomes a dead letter."""
         pending = [list(records)]
@@ -76,7 +80,7 @@ class Consumer:
                     "dead letter",
                     partial(self._attempt, portion, log_ends, refusal=str(refused)),
                 )
-            held |= set(turn.held)
+            held |= set(turn.effects.held)
             await self._after(turn)
 
     async def _attempt(
@@ -104,12 +108,13 @@ class Consumer:
             raise
         positions = {place: next_offsets[place] for place in places}
         positions.update({moved.place: moved.next_offset for moved in advances})
-        return _Turn(taken, admission, effects.held, positions, advances)
+        return _Turn(taken, admission, effects, positions, advances)
 
     async def _after(self, turn: _Turn) -> None:
         """What follows once the transaction is durable: seeks, counts, Kafka's committed offsets."""
-        for record in turn.taken:
-            RECORDS_TOTAL.labels(topic=record.topic).inc()
+        turn.effects.committed()
+        for (topic, _), records in inbox.by_place(turn.taken).items():
+            RECORDS_TOTAL.labels(topic=topic).inc(len(records))
         for moved in turn.advances:
             if moved.lost_records:
                 LOST_RECORDS_TOTAL.labels(topic=moved.place[0]).inc(moved.lost_records)
@@ -122,7 +127,7 @@ class Consumer:
             return
         await self._refuse_foreign_log(self.kafka, turn)
         await self._seek_to_gaps(self.kafka, turn.admission.gaps)
-        self._wait_at_held(self.kafka, turn.held)
+        self._wait_at_held(self.kafka, turn.effects.held)
         await self._commit(self.kafka, turn.positions)
 
     async def _refuse_foreign_log(self, kafka: AIOKafkaConsumer, turn: _Turn) -> None:
@@ -145,9 +150,10 @@ class Consumer:
             partition = self._partition(gap.place)
             found = await until_done("log beginnings", partial(kafka.beginning_offsets, [partition]))
             self._beginnings[gap.place] = found[partition]
-            self._proven[gap.place] = gap
             log.warning("batch refused, seeking back", place=gap.place, expected=gap.expected, found=gap.found)
-            _seek(kafka, partition, max(gap.expected, found[partition]))
+            # Only what was asked for and not given is proven.
+            if _seek(kafka, partition, max(gap.expected, found[partition])):
+                self._proven[gap.place] = gap
 
     def _wait_at_held(self, kafka: AIOKafkaConsumer, held: Mapping[Place, Held]) -> None:
         for place, waiting in held.items():
@@ -185,10 +191,11 @@ class Consumer:
         kafka = self.kafka
         if kafka is None:
             raise ConnectionError("the consumer has not started yet")
+        # Kafka first: what a batch commits meanwhile is in the inbox before it is there.
+        offsets = {partition: await kafka.committed(partition) for partition in kafka.assignment()}
         async with self._pool.acquire() as connection:
             next_offsets = await inbox.next_offsets(connection)
-        for partition in kafka.assignment():
-            committed = await kafka.committed(partition)
+        for partition, committed in offsets.items():
             expected = next_offsets.get((partition.topic.removeprefix(self._prefix), partition.partition), 0)
             if committed is not None and committed > expected:
                 log.warning("Kafka is ahead of the inbox, seeking back", partition=partition, expected=expected)
@@ -235,13 +242,13 @@ class _Turn:
         self,
         taken: Sequence[Record],
         admission: inbox.Admission,
-        held: Mapping[Place, Held],
+        effects: Effects,
         positions: Mapping[Place, int],
         advances: Sequence[Advance],
     ) -> None:
         self.taken = taken
         self.admission = admission
-        self.held = held
+        self.effects = effects
         self.positions = positions
         self.advances = advances
 

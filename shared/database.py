@@ -13,7 +13,7 @@ import asyncpg
 import psycopg
 from asyncpg.pool import PoolConnectionProxy
 from yoyo import get_backend, read_migrations
-from yoyo.exceptions import BadMigration, LockTimeout
+from yoyo.exceptions import BadMigration
 
 from shared.errors import TruewardError
 
@@ -109,13 +109,16 @@ def migrate(dsn: str) -> int:
         raise TruewardError("the PostgreSQL address must begin with postgresql://")
     folder = Path(str(resources.files("deploy").joinpath("migrations")))
     try:
-        backend = get_backend(f"postgresql+psycopg://{rest}")
-        try:
-            with backend.lock():
+        with psycopg.connect(dsn) as turn:
+            # The library's own lock is a row, which outlives a process that is killed while it holds it.
+            turn.execute("SELECT pg_advisory_xact_lock(hashtext('trueward.migrations'))")
+            backend = get_backend(f"postgresql+psycopg://{rest}")
+            try:
+                backend.break_lock()
                 missing = backend.to_apply(read_migrations(str(folder)))
                 backend.apply_migrations(missing)
-        finally:
-            backend.connection.close()
-    except (psycopg.Error, BadMigration, LockTimeout) as error:
-        raise TruewardError(f"migration failed: {str(error).splitlines()[0]}") from error
+            finally:
+                backend.connection.close()
+    except (psycopg.Error, BadMigration) as error:
+        raise TruewardError(f"migration failed: {str(error).partition(chr(10))[0]}") from error
     return len(missing)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import base64
 import json
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+import structlog
 from opentelemetry import propagate
+from prometheus_client import Counter
 
 from shared.contracts.base import Event
-from shared.contracts.dead_letters import DeadLetter
 from shared.database import Connection, Queries
+from shared.dead_letters import kept_key, letter_of
 from shared.errors import Refusal
 from shared.inbox import Place
 from shared.instruments import DEAD_LETTERS_TOTAL
@@ -20,6 +22,7 @@ from shared.records import Record
 from shared.topics import DEAD_LETTERS, Service, Topic
 
 QUERIES = Queries.load("shared", "kernel.sql")
+log = structlog.get_logger()
 
 Headers = list[tuple[str, str]]
 
@@ -44,7 +47,8 @@ class Effects:
         self.now = now
         self.held: dict[Place, Held] = {}
         self._messages: list[tuple[str, bytes | None, bytes, str]] = []
-        self._refused: list[str] = []
+        self._counts: dict[tuple[Counter, tuple[tuple[str, str], ...]], float] = defaultdict(float)
+        self._afterwards: list[Callable[[], object]] = []
 
     def emit(self, topic: Topic, event: Event, *, key: str | bytes | None) -> None:
         """Publish an event once the transaction is durable, in the order of emission within a key."""
@@ -54,24 +58,8 @@ class Effects:
 
     def refuse(self, record: Record, refusal: Refusal) -> None:
         """Send a record to the dead letters, byte for byte, with the reason."""
-        letter = DeadLetter(
-            service=self.service,
-            topic=record.topic,
-            partition=record.partition,
-            offset=record.offset,
-            received_at=record.received_at,
-            key_base64=_base64(record.key),
-            value_base64=_base64(record.value),
-            headers=tuple(
-                (name.replace("\x00", "\N{REPLACEMENT CHARACTER}"), _base64(value))
-                for name, value in record.headers
-            ),
-            reason=refusal.reason,
-            field=_printable(refusal.field),
-            detail=_printable(refusal.detail) or "",
-        )
-        self.emit(DEAD_LETTERS, letter, key=record.key)
-        self._refused.append(refusal.reason)
+        self.emit(DEAD_LETTERS, letter_of(self.service, record, refusal), key=kept_key(record))
+        self.count(DEAD_LETTERS_TOTAL, reason=refusal.reason)
 
     def hold(self, record: Record, *, until: int) -> None:
         """Take neither this record nor those behind it in its partition.
@@ -80,14 +68,33 @@ class Effects:
         """
         self.held.setdefault((record.topic, record.partition), Held(record.offset, until))
 
+    def count(self, counter: Counter, amount: float = 1, **labels: str) -> None:
+        """Add to a counter once the transaction is durable; what is rolled back and tried again counts once."""
+        self._counts[counter, tuple(labels.items())] += amount
+
+    def after_commit(self, call: Callable[[], object]) -> None:
+        """Call this once the transaction is durable, or never: for what is told, such as a line in the log.
+
+        A crash in between loses the call: whatever must happen belongs in the transaction.
+        """
+        self._afterwards.append(call)
+
+    def committed(self) -> None:
+        """The transaction is durable: count and tell. Raises nothing, since nothing can be undone any more."""
+        for (counter, labels), amount in self._counts.items():
+            (counter.labels(**dict(labels)) if labels else counter).inc(amount)
+        for call in self._afterwards:
+            try:
+                call()
+            except Exception:
+                log.exception("a call after the commit failed")
+
     async def flush(self) -> int:
         """Append the events to the outbox and wake the relay. Returns how many events there were."""
         if self._messages:
             columns = [list(column) for column in zip(*self._messages, strict=True)]
             await self.connection.execute(QUERIES.append_to_outbox, *columns)
             await self.connection.execute(QUERIES.notify, outbox_channel(self.service))
-        for reason in self._refused:
-            DEAD_LETTERS_TOTAL.labels(reason=reason).inc()
         return len(self._messages)
 
 
@@ -116,11 +123,3 @@ def cloud_event_headers(service: str, event: Event) -> Headers:
     }
     propagate.inject(headers)
     return list(headers.items())
-
-
-def _base64(data: bytes | None) -> str | None:
-    return None if data is None else base64.b64encode(data).decode("ascii")
-
-
-def _printable(text: str | None) -> str | None:
-    return None if text is None else text.replace("\x00", "\N{REPLACEMENT CHARACTER}")[:4096]

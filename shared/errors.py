@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import asyncpg
-from aiokafka.errors import KafkaError
 
 from shared.contracts.dead_letters import RefusalReason
 
@@ -29,27 +28,6 @@ class UsageError(TruewardError):
 
 class InputLostError(TruewardError):
     """The broker no longer has what the inbox says comes next; going on would lose or repeat records."""
-
-
-_TRANSIENT = (
-    asyncpg.PostgresConnectionError,
-    asyncpg.InterfaceError,
-    asyncpg.CannotConnectNowError,
-    asyncpg.InsufficientResourcesError,
-    asyncpg.OperatorInterventionError,
-    asyncpg.TransactionRollbackError,
-    asyncpg.LockNotAvailableError,
-    asyncpg.IdleInTransactionSessionTimeoutError,
-    asyncpg.ReadOnlySQLTransactionError,
-    KafkaError,
-    OSError,
-    TimeoutError,
-)
-
-
-def is_transient(error: BaseException) -> bool:
-    """Whether the same attempt can succeed later: the database or the broker is away or busy."""
-    return isinstance(error, _TRANSIENT)
 
 
 def is_refused_by_database(error: BaseException) -> bool:

@@ -52,7 +52,17 @@ RETURNING epoch
 UPDATE outbox_lease SET expires_at = '-infinity' WHERE holder = $1
 
 -- name: read_unsent
-SELECT id, topic, key, value, headers FROM outbox ORDER BY id LIMIT $1
+-- The oldest $1, as far as the bytes before each stay below $2: one is always read, however large it is.
+SELECT id, topic, key, value, headers
+FROM (
+    SELECT id, topic, key, value, headers,
+        sum(octet_length(value)) OVER (ORDER BY id ROWS UNBOUNDED PRECEDING) - octet_length(value) AS bytes_before
+    FROM outbox
+    ORDER BY id
+    LIMIT $1
+) AS oldest
+WHERE bytes_before < $2
+ORDER BY id
 
 -- name: remove_sent
 -- Only while the lease still is ours: a relay that was stopped meanwhile must not remove what its successor sends.

@@ -7,7 +7,8 @@ dies between publishing and removing leaves the same bytes, with the same ``ce_i
 from __future__ import annotations
 
 import asyncio
-import uuid
+import math
+import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -20,9 +21,14 @@ from shared.instruments import PUBLISHED_TOTAL, RELAY_LEADER
 
 QUERIES = Queries.load("shared", "kernel.sql")
 LEASE_SECONDS = 10.0
+SEND_SECONDS = 5.0
+"""A message not acknowledged by then counts as failed and is sent again; nothing is begun that could outlast
+the lease by it."""
 POLL_SECONDS = 2.0
 """The safety net under NOTIFY; well inside the lease, which is renewed at every turn."""
+RELEASE_SECONDS = 2.0
 PASS_MESSAGES = 1_000
+PASS_BYTES = 16 * 1_048_576
 log = structlog.get_logger()
 
 
@@ -60,15 +66,20 @@ def waves(messages: Iterable[Message]) -> list[list[Message]]:
     return result
 
 
-async def send_in_order(messages: Iterable[Message], send: Send) -> tuple[list[int], Exception | None]:
+async def send_in_order(
+    messages: Iterable[Message], send: Send, *, until: float = math.inf
+) -> tuple[list[int], Exception | None]:
     """Send wave after wave; a key whose message failed is left out of the later waves.
 
-    Returns the ids that the broker acknowledged, and one of the failures.
+    No wave begins after ``until``, in seconds of the monotonic clock. Returns the ids that the broker
+    acknowledged, and one of the failures.
     """
     sent: list[int] = []
     failed: set[tuple[str, bytes | None]] = set()
     failure: Exception | None = None
     for wave in waves(messages):
+        if time.monotonic() > until:
+            break
         ready = [message for message in wave if (message.topic, message.key) not in failed]
         outcomes = await asyncio.gather(*map(send, ready), return_exceptions=True)
         for message, outcome in zip(ready, outcomes, strict=True):
@@ -85,13 +96,16 @@ async def send_in_order(messages: Iterable[Message], send: Send) -> tuple[list[i
 
 
 class Relay:
-    """Publishes one service's outbox for as long as this instance holds the lease."""
+    """Publishes one service's outbox for as long as this instance, named ``holder``, has the lease.
 
-    def __init__(self, pool: asyncpg.Pool[Any], send: Send, wake: asyncio.Event) -> None:
+    A relay that is made anew after a fault is the same holder, and need not wait for its own lease to end.
+    """
+
+    def __init__(self, pool: asyncpg.Pool[Any], send: Send, wake: asyncio.Event, *, holder: str) -> None:
         self._pool = pool
         self._send = send
         self._wake = wake
-        self._holder = str(uuid.uuid4())
+        self._holder = holder
 
     async def run(self) -> None:
         """Relay until cancelled, then give the lease back. Raises on a fault: the caller retries."""
@@ -111,21 +125,25 @@ class Relay:
 
     async def relay_once(self) -> bool:
         """Publish one portion. Returns whether more may be waiting."""
+        until = time.monotonic() + LEASE_SECONDS - SEND_SECONDS
         epoch = await self._pool.fetchval(QUERIES.take_lease, self._holder, LEASE_SECONDS)
         RELAY_LEADER.set(0 if epoch is None else 1)
         if epoch is None:
             return False
-        rows = await self._pool.fetch(QUERIES.read_unsent, PASS_MESSAGES)
-        sent, failure = await send_in_order(map(_message, rows), self._send)
+        rows = await self._pool.fetch(QUERIES.read_unsent, PASS_MESSAGES, PASS_BYTES)
+        sent, failure = await send_in_order(map(_message, rows), self._send, until=until)
         if sent:
             await self._pool.execute(QUERIES.remove_sent, sent, self._holder, epoch)
         if failure is not None:
             raise failure
-        return len(rows) == PASS_MESSAGES
+        full = len(rows) == PASS_MESSAGES or sum(len(row["value"]) for row in rows) >= PASS_BYTES
+        return full or len(sent) < len(rows)
 
     async def _release(self) -> None:
         try:
-            await self._pool.execute(QUERIES.release_lease, self._holder, timeout=2)
+            # Getting a connection counts too: the database may be what has failed.
+            async with asyncio.timeout(RELEASE_SECONDS):
+                await self._pool.execute(QUERIES.release_lease, self._holder)
         except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
             log.info("outbox lease not given back, it will expire", error=str(error))
 

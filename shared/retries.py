@@ -33,6 +33,8 @@ async def until_done(what: str, attempt: Callable[[], Awaitable[T]]) -> T:
         timeout=None,
         wait_initial=FIRST_WAIT_SECONDS,
         wait_max=LONGEST_WAIT_SECONDS,
+        # The library's own jitter of up to a second would be most of the first waits.
+        wait_jitter=FIRST_WAIT_SECONDS,
     ):
         with turn:
             try:

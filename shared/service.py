@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import sys
+import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -39,6 +40,8 @@ from shared.retries import until_done
 from shared.settings import Settings
 from shared.topics import Service, Topic, read_by
 
+PROBE_SECONDS = 2.0
+CLOSE_SECONDS = 5.0
 Isolation = Literal["read_committed", "repeatable_read", "serializable"]
 log = structlog.get_logger()
 
@@ -61,6 +64,7 @@ class Context:
             effects = Effects(self.service, connection, self.clock.now())
             yield effects
             await effects.flush()
+        effects.committed()
 
 
 @dataclass
@@ -143,19 +147,32 @@ class Health:
 
     waiting_for: str | None = "PostgreSQL"
     pool: asyncpg.Pool[Any] | None = None
+    broker: KafkaBroker | None = None
     watch: AssignmentWatch = field(default_factory=AssignmentWatch)
 
     async def obstacle(self) -> str | None:
-        """In words, or None when ready."""
-        if self.waiting_for is not None or self.pool is None:
+        """In words, or None when ready; known within ``PROBE_SECONDS``."""
+        if self.waiting_for is not None or self.pool is None or self.broker is None:
             return f"waiting for {self.waiting_for}"
         if not self.watch.assigned:
             return "waiting for Kafka to assign partitions"
-        try:
-            await self.pool.fetchval("SELECT 1", timeout=2)
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
-            return f"PostgreSQL does not answer: {type(error).__name__}"
-        return None
+        postgres, kafka = await asyncio.gather(_postgres_obstacle(self.pool), _kafka_obstacle(self.broker))
+        return postgres or kafka
+
+
+async def _postgres_obstacle(pool: asyncpg.Pool[Any]) -> str | None:
+    try:
+        # Getting a connection counts too.
+        async with asyncio.timeout(PROBE_SECONDS):
+            await pool.fetchval("SELECT 1")
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+        return f"PostgreSQL does not answer: {type(error).__name__}"
+    return None
+
+
+async def _kafka_obstacle(broker: KafkaBroker) -> str | None:
+    # Assigned partitions say little: a consumer keeps them for as long as it hears nothing else.
+    return None if await broker.ping(PROBE_SECONDS) else "Kafka does not answer"
 
 
 class Worker:
@@ -166,6 +183,7 @@ class Worker:
         self._settings = settings
         self._health = health
         self._application_name = f"trueward-{definition.name}-{os.getpid()}"
+        self._relay_name = str(uuid.uuid4())
 
     async def run(self) -> None:
         """Start everything in order, waiting for what is away, and keep it running."""
@@ -191,7 +209,7 @@ class Worker:
             await self._run_parts(context)
         finally:
             health.waiting_for = "stop"
-            await asyncio.wait_for(pool.close(), timeout=5)
+            await _close(pool)
 
     async def _run_parts(self, context: Context) -> None:
         handler = self._definition.handler_for(context)
@@ -203,10 +221,12 @@ class Worker:
             handler=handler,
         )
         context.input.consumer = consumer
+        self._health.watch.on_change = consumer.assignment_changed
         wake = context.listener.event(outbox_channel(context.service))
         loops = {loop.__name__: loop for loop in self._definition.background}
         failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         broker = await until_done("Kafka", lambda: self._start_consuming(consumer, failed))
+        self._health.broker = broker
         try:
             self._health.waiting_for = None
             async with asyncio.TaskGroup() as group:
@@ -216,7 +236,6 @@ class Worker:
                 group.create_task(_for_ever("relay", lambda: self._relay(context, wake)))
                 for name, loop in loops.items():
                     group.create_task(_for_ever(name, partial(loop, context)))
-                # Last, so that every part has asked for its events.
                 group.create_task(_for_ever("listener", context.listener.run))
         finally:
             # The batch in flight is finished and committed, or rolled back with its transaction.
@@ -231,7 +250,7 @@ class Worker:
                 return
             try:
                 await consumer.consume(raw, kafka)
-            except TruewardError as error:
+            except Exception as error:  # noqa: BLE001 - FastStream would log it and go on behind the batch
                 if not failed.done():
                     failed.set_exception(error)
 
@@ -256,13 +275,23 @@ class Worker:
         producer = make_producer(context.settings, f"{self._application_name}-relay")
         await producer.start()
         try:
-            await Relay(context.pool, sender(producer, context.settings.topic_prefix), wake).run()
+            send = sender(producer, context.settings.topic_prefix)
+            await Relay(context.pool, send, wake, holder=self._relay_name).run()
         finally:
             await producer.stop()
 
 
 async def _end_with(failed: asyncio.Future[None]) -> None:
     await failed
+
+
+async def _close(pool: asyncpg.Pool[Any]) -> None:
+    """Close the connections; those of a database that does not answer are cut off."""
+    try:
+        async with asyncio.timeout(CLOSE_SECONDS):
+            await pool.close()
+    except TimeoutError:
+        log.warning("PostgreSQL's connections cut off, they did not close in time")
 
 
 async def _for_ever(name: str, loop: Callable[[], Awaitable[None]]) -> None:
@@ -299,6 +328,8 @@ def bind(host: str, port: int) -> socket.socket:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((host, port))
+        # A port is taken only once somebody listens: two sockets can be bound to one before that.
+        listening.listen()
     except OSError as error:
         listening.close()
         raise UsageError(f"cannot listen on {host}:{port}: {error.strerror}") from error

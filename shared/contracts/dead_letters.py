@@ -25,7 +25,9 @@ class DeadLetter(Event):
     """A refused record: the original bytes, where they stood, and why they were refused.
 
     ``key_base64``, ``value_base64`` and header values are base64 of the original bytes (null where the
-    record had none); ``field`` names the field that broke the rule told in ``detail``.
+    record had none); ``field`` names the field that broke the rule told in ``detail``. ``complete`` is false
+    where the record was too large to be carried whole: value and key are then its first bytes, and headers are
+    missing; the record itself stays where it stood for as long as its topic keeps it.
     """
 
     event_type: ClassVar[str] = "trueward.dead-letter.v1"
@@ -38,6 +40,7 @@ class DeadLetter(Event):
     key_base64: str | None
     value_base64: str | None
     headers: tuple[tuple[str, str | None], ...]
+    complete: bool = True
     reason: RefusalReason
     field: Text | None
     detail: Text
