@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -40,6 +41,10 @@ async def until_done(what: str, attempt: Callable[[], Awaitable[T]]) -> T:
             try:
                 return await attempt()
             except Exception as error:
+                task = asyncio.current_task()
+                if task is not None and task.cancelling():
+                    # What fails on the way out (a rollback, its connection gone) must not hide the cancellation.
+                    raise asyncio.CancelledError from error
                 if not isinstance(error, TruewardError):
                     RETRIES_TOTAL.labels(fault=type(error).__name__).inc()
                     log.warning(

@@ -115,3 +115,21 @@ async def test_waits_grow_and_stay_below_the_longest(monkeypatch: pytest.MonkeyP
     assert FIRST_WAIT_SECONDS <= waits[0] <= 2 * FIRST_WAIT_SECONDS
     assert max(waits) == LONGEST_WAIT_SECONDS
     assert set(waits[10:]) == {LONGEST_WAIT_SECONDS}
+
+
+async def test_a_fault_on_the_way_out_hides_no_cancellation() -> None:
+    """As when a transaction is rolled back on a connection that is gone."""
+    begun = asyncio.Event()
+
+    async def attempt() -> None:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            raise asyncpg.InterfaceError("closed")
+
+    waiting = asyncio.create_task(until_done("the thing", attempt))
+    await begun.wait()
+    waiting.cancel()
+    await asyncio.wait([waiting], timeout=5)
+    assert waiting.cancelled()
