@@ -15,11 +15,11 @@ COMMENT ON COLUMN metrics.clock.next_boundary IS 'Event clock only: the boundary
 CREATE TABLE metrics.partition_time (
     topic text NOT NULL,
     partition integer NOT NULL,
-    reached_at bigint NOT NULL,
+    reached_at bigint,
     PRIMARY KEY (topic, partition)
 );
 COMMENT ON TABLE metrics.partition_time IS
-    'Event clock only: the event time, in microseconds since 1970, of the record that a partition waits at.';
+    'Event clock only: the event time, in microseconds since 1970, of the record that a partition waits at; null: none yet.';
 
 -- Names. Ids are 64-bit hashes of the names, so that every instance knows them without asking.
 CREATE TABLE metrics.version (
@@ -47,7 +47,6 @@ COMMENT ON COLUMN metrics.series.segment IS 'Empty for all of the version, else 
 CREATE TABLE metrics.model (
     model_id bigint PRIMARY KEY,
     model text NOT NULL,
-    has_predictions boolean NOT NULL DEFAULT false,
     champion_version text,
     new_labels_after bigint,
     new_labels bigint NOT NULL DEFAULT 0
@@ -73,6 +72,11 @@ CREATE TABLE metrics.prediction (
 );
 -- A prediction whose entity is its own id is found by the primary key: most need no second index entry.
 CREATE INDEX prediction_by_entity ON metrics.prediction (entity_key) WHERE entity_key <> prediction_key;
+CREATE VIEW metrics.predicted_entity AS
+    SELECT prediction_key AS entity_key, version_id FROM metrics.prediction WHERE entity_key = prediction_key
+    UNION ALL
+    SELECT entity_key, version_id FROM metrics.prediction WHERE entity_key <> prediction_key;
+COMMENT ON VIEW metrics.predicted_entity IS 'Which versions predicted an entity, in the form that both indexes answer.';
 COMMENT ON COLUMN metrics.prediction.predicted_at IS 'Microseconds since 1970.';
 COMMENT ON COLUMN metrics.prediction.squared_error_if_positive IS 'In units of 1e-12.';
 COMMENT ON COLUMN metrics.prediction.log_loss_if_positive IS 'In units of 1e-9.';
@@ -111,10 +115,14 @@ CREATE TABLE metrics.label_bucket (
     start bigint NOT NULL,
     labelled_entities bigint NOT NULL,
     newest_data_at bigint,
+    newest_label_at bigint,
+    newest_labels bigint,
     PRIMARY KEY (model_id, start)
 ) WITH (fillfactor = 80);
 COMMENT ON TABLE metrics.label_bucket IS
-    'Per model and bucket: distinct entities with a standing label observed in it, and the newest moment that the model has data of.';
+    'Per model and bucket: distinct entities with a standing label observed in it, and the newest moments of data and labels.';
+COMMENT ON COLUMN metrics.label_bucket.newest_data_at IS 'The newest data_as_of of predictions, in microseconds since 1970.';
+COMMENT ON COLUMN metrics.label_bucket.newest_label_at IS 'The newest observed_at of winning labels, and newest_labels how many have it.';
 
 CREATE TABLE metrics.pipeline_run (
     pipeline text NOT NULL,
@@ -223,7 +231,7 @@ CREATE VIEW metrics.published_models AS
     LEFT JOIN LATERAL (
         SELECT event.document, event.policy_sha256 FROM metrics.policy_event AS event
         WHERE event.model = model.model
-        ORDER BY event.partition DESC, event."offset" DESC LIMIT 1
+        ORDER BY event.received_at DESC, event.partition DESC, event."offset" DESC LIMIT 1
     ) AS policy ON true;
 
 CREATE VIEW metrics.published_clock AS
@@ -235,10 +243,9 @@ CREATE VIEW metrics.published_clock AS
            to_timestamp(holder.reached_at / 1e6) AS held_at
     FROM metrics.clock
     LEFT JOIN LATERAL (
-        SELECT inbox.topic, inbox.partition, time.reached_at
-        FROM metrics.inbox LEFT JOIN metrics.partition_time AS time USING (topic, partition)
-        WHERE clock.clock = 'event' AND inbox.topic IN ('predictions', 'labels', 'pipeline-runs')
-        ORDER BY time.reached_at NULLS FIRST, inbox.topic, inbox.partition LIMIT 1
+        SELECT topic, partition, reached_at FROM metrics.partition_time
+        WHERE reached_at IS NULL OR reached_at < clock.next_boundary * 1000000
+        ORDER BY reached_at NULLS FIRST, topic, partition LIMIT 1
     ) AS holder ON true;
 
 GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA metrics TO trueward_metrics;

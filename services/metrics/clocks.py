@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
 from functools import partial
 
 import asyncpg
@@ -12,7 +14,13 @@ from aiokafka.errors import KafkaError
 
 from services.metrics.cutting import ChampionChangedError, Cut, adopt_champions, cut_snapshots
 from services.metrics.domain.buckets import MICROSECONDS, bucket_seconds
-from services.metrics.domain.clock import first_boundary, holder, wall_cut
+from services.metrics.domain.clock import (
+    first_boundary,
+    holder,
+    missed_boundaries,
+    wall_boundary,
+    why_not_this_clock,
+)
 from services.metrics.handlers import CLOCK_CHANNEL
 from services.metrics.instruments import LAST_AS_OF_SECONDS, SNAPSHOTS_TOTAL
 from services.metrics.intake import CLOCK_TOPICS, microseconds
@@ -27,7 +35,8 @@ from shared.topics import MODEL_VERSIONS, POLICIES
 
 POLL_SECONDS = 1.0
 """The safety net under NOTIFY."""
-LOG_ENDS_SECONDS = 2.0
+BROKER_SECONDS = 2.0
+"""How long a boundary waits for the broker's word on what is unread."""
 log = structlog.get_logger()
 
 
@@ -46,15 +55,9 @@ async def prepare_clock(connection: Connection, settings: Settings) -> None:
     width = bucket_seconds(interval)
     await connection.execute(QUERIES.start_clock, settings.clock, interval, width)
     row = await _read_clock(connection)
-    if row["clock"] != settings.clock:
-        raise UsageError(
-            f"this database was begun with the {row['clock']} clock; the {settings.clock} clock needs a new one"
-        )
-    if row["bucket_seconds"] != width:
-        raise UsageError(
-            f"this database was begun with buckets of {row['bucket_seconds']} s; a snapshot interval of "
-            f"{interval} s needs {width} s and so a new database"
-        )
+    reason = why_not_this_clock((row["clock"], row["bucket_seconds"]), settings.clock, width)
+    if reason is not None:
+        raise UsageError(reason)
     if row["interval_seconds"] != interval:
         if settings.clock == "event":
             raise UsageError(
@@ -80,40 +83,40 @@ async def _run_wall(context: Context) -> None:
         now = microseconds(context.clock.now())
         next_boundary = (now // MICROSECONDS // interval + 1) * interval
         await asyncio.sleep(next_boundary - now / MICROSECONDS)
-        log_ends = await _log_ends(context)
-        await until_done("snapshot", partial(cut_wall, context, log_ends))
+        await until_done("snapshot", partial(cut_wall, context))
 
 
-async def _log_ends(context: Context) -> Mapping[Place, int]:
-    """Where the input ends, to tell whether intake is behind.
+async def _overdue(context: Context, as_of: int) -> Mapping[Place, int] | None:
+    """Per input partition the offset below which all was received more than an interval before the boundary.
 
-    Empty where the broker cannot be believed or does not answer: silence must be noticed then as well.
+    None where the broker cannot be believed or does not answer: silence must be noticed then as well.
     """
     if not context.settings.kafka_true_end_offsets:
-        return {}
+        return None
+    received_before = datetime.fromtimestamp(as_of, UTC) - context.settings.snapshot_interval
     try:
-        async with asyncio.timeout(LOG_ENDS_SECONDS):
-            return await context.input.log_ends(await context.input.places(CLOCK_TOPICS))
+        async with asyncio.timeout(BROKER_SECONDS):
+            places = await context.input.places(CLOCK_TOPICS)
+            return await context.input.received_before(places, received_before)
     except (KafkaError, OSError, TimeoutError) as error:
-        log.warning("log ends unknown, the fetched ones are used", error=str(error))
-        return {}
+        log.warning("what is unread is unknown, the newest batches tell", error=str(error))
+        return None
 
 
-async def cut_wall(context: Context, log_ends: Mapping[Place, int]) -> bool:
+async def cut_wall(context: Context) -> bool:
     """Cut the newest boundary that has passed, unless another instance has. Returns whether this one did."""
     interval = interval_of(context.settings)
     async with context.pool.acquire() as connection:
         row = await _read_clock(connection)
-    due = wall_cut(microseconds(context.clock.now()), interval, row["last_as_of"])
-    if due is None:
+    as_of = wall_boundary(microseconds(context.clock.now()), interval, row["last_as_of"])
+    if as_of is None:
         return False
     cut = Cut(
-        as_of=due.as_of,
+        as_of=as_of,
         clock="wall",
         interval_seconds=interval,
         bucket_seconds=bucket_seconds(interval),
-        missed=due.missed,
-        log_ends=log_ends,
+        overdue=await _overdue(context, as_of),
     )
     return await _cut(context, cut, next_boundary=None)
 
@@ -134,7 +137,9 @@ async def _cut_once(context: Context, cut: Cut, next_boundary: int | None) -> bo
         row = await _read_clock(effects.connection, QUERIES.lock_clock)
         if row["last_as_of"] is not None and row["last_as_of"] >= cut.as_of:
             return False
-        count = await cut_snapshots(effects, cut)
+        # Another instance may have cut a boundary since this one was found due: under the lock nobody does.
+        missed = missed_boundaries(cut.as_of, cut.interval_seconds, row["last_as_of"])
+        count = await cut_snapshots(effects, replace(cut, missed=missed))
         await effects.connection.execute(QUERIES.move_clock, cut.as_of, next_boundary)
         await effects.connection.execute("SELECT pg_notify($1, '')", CLOCK_CHANNEL)
     SNAPSHOTS_TOTAL.inc(count)
@@ -176,8 +181,10 @@ async def advance_event_clock(context: Context) -> bool:
     boundary: int | None = row["next_boundary"]
     if boundary is not None:
         context.input.release(boundary)
-    reached = {(time["topic"], time["partition"]): time["reached_at"] for time in times}
+    expected = {(time["topic"], time["partition"]): time["reached_at"] for time in times}
+    reached = {place: moment for place, moment in expected.items() if moment is not None}
     places = await context.input.places(CLOCK_TOPICS)
+    await _expect(context, places - expected.keys())
     if holder(places, reached, boundary) is not None:
         return False
     interval = interval_of(context.settings)
@@ -195,11 +202,17 @@ async def advance_event_clock(context: Context) -> bool:
         clock="event",
         interval_seconds=interval,
         bucket_seconds=bucket_seconds(interval),
-        missed=0,
-        log_ends={},
     )
     await _cut(context, cut, next_boundary=boundary + interval)
     return True
+
+
+async def _expect(context: Context, unheard: set[Place]) -> None:
+    """Make partitions known that nothing was read from, so that they can be named as those that hold the clock."""
+    if unheard:
+        async with context.pool.acquire() as connection:
+            topics, partitions = zip(*sorted(unheard), strict=True)
+            await connection.execute(QUERIES.expect_partitions, topics, partitions)
 
 
 async def _operators_heard(context: Context) -> bool:

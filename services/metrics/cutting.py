@@ -7,10 +7,11 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal
+from typing import Any
 
 from services.metrics.domain import figures, histogram
-from services.metrics.domain.buckets import MICROSECONDS, WINDOW_SECONDS, widths, window_tiles
+from services.metrics.domain.buckets import MICROSECONDS, WINDOW_SECONDS, start_of, widths, window_tiles
+from services.metrics.domain.clock import ClockName
 from services.metrics.domain.figures import NOTHING, Totals
 from services.metrics.domain.versions import (
     PolicyEvent,
@@ -21,7 +22,7 @@ from services.metrics.domain.versions import (
     new_labels_after,
 )
 from services.metrics.intake import CLOCK_TOPICS, microseconds, moment_of
-from services.metrics.store import MODEL_SHARDS, QUERIES
+from services.metrics.store import QUERIES, lock_models
 from shared.contracts.base import canonical_json
 from shared.contracts.models import Artifact, Policy
 from shared.contracts.snapshots import (
@@ -40,6 +41,9 @@ from shared.topics import SNAPSHOTS
 FigureKey = tuple[str, str, str]
 """Version (empty: all together), segment (empty: all), window."""
 
+FIGURES_IN_A_PORTION = 1_000
+"""Computed between two statements: about a tenth of a second's work."""
+
 
 class ChampionChangedError(Exception):
     """A champion changed after new labels were counted for the one before; count again, then cut."""
@@ -47,14 +51,18 @@ class ChampionChangedError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cut:
-    """A boundary to cut: ``as_of`` in seconds since 1970; the rest as the snapshot says it."""
+    """A boundary to cut: ``as_of`` in seconds since 1970; the rest as the snapshot says it.
+
+    ``overdue``: per input partition the offset below which all was received more than an interval ago; None
+    where the broker did not say.
+    """
 
     as_of: int
-    clock: Literal["wall", "event"]
+    clock: ClockName
     interval_seconds: int
     bucket_seconds: int
-    missed: int
-    log_ends: Mapping[Place, int]
+    missed: int = 0
+    overdue: Mapping[Place, int] | None = None
 
     @property
     def moment(self) -> datetime:
@@ -135,9 +143,10 @@ async def read_world(connection: Connection) -> World:
     for row in await connection.fetch(QUERIES.read_version_events):
         event = VersionEvent(row["version"], row["stage"], row["stage_since"])
         versions[row["model"]].append((event, row["document"]))
-    policies = defaultdict(list)
+    policies: dict[str, list[tuple[PolicyEvent, dict[str, Any]]]] = defaultdict(list)
     for row in await connection.fetch(QUERIES.read_policy_events):
-        policies[row["model"]].append((PolicyEvent(row["offset"], row["effective_at"]), row["document"]))
+        received = policies[row["model"]]
+        received.append((PolicyEvent(len(received), row["effective_at"]), row["document"]))
     predicting: dict[int, dict[int, str]] = defaultdict(dict)
     for row in await connection.fetch(QUERIES.read_predicting_versions):
         predicting[row["model_id"]][row["version_id"]] = row["version"]
@@ -151,16 +160,17 @@ async def adopt_champions(effects: Effects, cut: Cut) -> None:
     """
     connection = effects.connection
     world = await read_world(connection)
+    changed = {}
     for row in await connection.fetch(QUERIES.read_models_for_snapshot):
-        found = world.champion_of(row["model"], cut.microseconds)
-        version, limit = _counted_for(found)
-        if (version, limit) == (row["champion_version"], row["new_labels_after"]):
-            continue
-        bucket = None if limit is None else limit // MICROSECONDS // cut.bucket_seconds * cut.bucket_seconds
-        await connection.execute(QUERIES.lock_model_shards, [row["model_id"] % MODEL_SHARDS])
-        await connection.execute(
-            QUERIES.adopt_champion, row["model_id"], version, limit, bucket, cut.bucket_seconds
-        )
+        counted_for = _counted_for(world.champion_of(row["model"], cut.microseconds))
+        if counted_for != (row["champion_version"], row["new_labels_after"]):
+            changed[row["model_id"]] = counted_for
+    if not changed:
+        return
+    await lock_models(connection, changed)
+    for model_id, (version, limit) in changed.items():
+        bucket = None if limit is None else start_of(limit, cut.bucket_seconds)
+        await connection.execute(QUERIES.adopt_champion, model_id, version, limit, bucket, cut.bucket_seconds)
 
 
 def _counted_for(found: Champion | None) -> tuple[str | None, int | None]:
@@ -182,15 +192,18 @@ async def cut_snapshots(effects: Effects, cut: Cut) -> int:
     facts = await _read_facts(connection, world, cut)
     totals = await _read_totals(connection, world, cut)
     offsets, catching_up = await _read_offsets(connection, cut)
-    snapshots, all_figures = [], []
+    made: list[tuple[Snapshot, dict[FigureKey, Metrics]]] = []
     for fact in facts:
         found = _figures_of(fact, totals.get(fact.model_id, {}), cut)
         snapshot = _snapshot(fact, found, cut, offsets, catching_up=catching_up)
         effects.emit(SNAPSHOTS, snapshot, key=fact.model)
-        snapshots.append(snapshot)
-        all_figures.append(found)
-    await _save(connection, snapshots, all_figures)
-    return len(snapshots)
+        made.append((snapshot, found))
+        # Saved in portions, so that the session is never idle for long, nor the event loop kept from others.
+        if sum(len(figures_of_one) for _, figures_of_one in made) >= FIGURES_IN_A_PORTION:
+            await _save(connection, made)
+            made = []
+    await _save(connection, made)
+    return len(facts)
 
 
 async def _read_facts(connection: Connection, world: World, cut: Cut) -> list[ModelFacts]:
@@ -199,8 +212,7 @@ async def _read_facts(connection: Connection, world: World, cut: Cut) -> list[Mo
         for row in await connection.fetch(QUERIES.read_late_labels, cut.as_of)
     }
     newest = {
-        row["model_id"]: row["newest_data_at"]
-        for row in await connection.fetch(QUERIES.read_newest_data, cut.as_of)
+        row["model_id"]: row["moment"] for row in await connection.fetch(QUERIES.read_newest_data, cut.as_of)
     }
     runs = {
         row["model"]: row["completed_at"]
@@ -265,19 +277,24 @@ async def _read_totals(connection: Connection, world: World, cut: Cut) -> dict[i
 
 async def _read_offsets(connection: Connection, cut: Cut) -> tuple[dict[str, dict[str, int]], bool]:
     """Where every input partition stands, and whether intake is more than an interval behind the broker."""
+    rows = await connection.fetch(QUERIES.read_offsets)
     offsets: dict[str, dict[str, int]] = defaultdict(dict)
-    observed = {topic.name for topic in CLOCK_TOPICS}
-    newest_allowed = cut.moment - timedelta(seconds=cut.interval_seconds)
-    behind = False
-    for row in await connection.fetch(QUERIES.read_offsets):
-        topic, partition = row["topic"], row["partition"]
-        offsets[topic][str(partition)] = row["next_offset"]
-        end = cut.log_ends.get((topic, partition), row["log_end_offset"])
-        waiting = end is not None and end > row["next_offset"]
-        received_at = row["received_at"]
-        late = received_at is None or received_at < newest_allowed
-        behind = behind or (cut.clock == "wall" and topic in observed and waiting and late)
-    return dict(offsets), behind
+    for row in rows:
+        offsets[row["topic"]][str(row["partition"])] = row["next_offset"]
+    if cut.clock == "event":
+        return dict(offsets), False
+    if cut.overdue is None:
+        return dict(offsets), any(_was_behind(row, cut) for row in rows)
+    taken = {(row["topic"], row["partition"]): row["next_offset"] for row in rows}
+    return dict(offsets), any(taken.get(place, 0) < end for place, end in cut.overdue.items())
+
+
+def _was_behind(row: Mapping[str, Any], cut: Cut) -> bool:
+    """Whether the newest batch of a partition left records unread and was itself more than an interval late."""
+    if row["topic"] not in {topic.name for topic in CLOCK_TOPICS} or row["received_at"] is None:
+        return False
+    left = row["log_end_offset"] is not None and row["log_end_offset"] > row["next_offset"]
+    return left and row["received_at"] < cut.moment - timedelta(seconds=cut.interval_seconds)
 
 
 def _figures_of(fact: ModelFacts, totals: ModelTotals, cut: Cut) -> dict[FigureKey, Metrics]:
@@ -370,11 +387,8 @@ def _snapshot(
     )
 
 
-async def _save(
-    connection: Connection, snapshots: Sequence[Snapshot], all_figures: Sequence[Mapping[FigureKey, Metrics]]
-) -> None:
-    if not snapshots:
-        return
+async def _save(connection: Connection, made: Sequence[tuple[Snapshot, Mapping[FigureKey, Metrics]]]) -> None:
+    snapshots = [snapshot for snapshot, _ in made]
     columns = (
         [snapshot.model for snapshot in snapshots],
         [snapshot.sequence for snapshot in snapshots],
@@ -384,7 +398,7 @@ async def _save(
     await connection.execute(
         QUERIES.save_snapshots, *columns, [snapshot.to_json().decode() for snapshot in snapshots]
     )
-    await connection.execute(QUERIES.save_latest_figures, *columns, [_figure_rows(found) for found in all_figures])
+    await connection.execute(QUERIES.save_latest_figures, *columns, [_figure_rows(found) for _, found in made])
 
 
 def _figure_rows(found: Mapping[FigureKey, Metrics]) -> str:

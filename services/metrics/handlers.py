@@ -4,30 +4,31 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Literal
 
 from services.metrics import store
 from services.metrics.domain.buckets import bucket_seconds
+from services.metrics.domain.clock import ClockName, Gate, why_not_this_clock
 from services.metrics.domain.identity import id_of
 from services.metrics.domain.joining import evaluate
 from services.metrics.domain.sums import Changes
-from services.metrics.intake import Batch, Gate, microseconds, read
+from services.metrics.intake import Batch, microseconds, read
 from services.metrics.joining import join, save_sums, series_of
 from services.metrics.store import QUERIES, Series
 from shared.contracts.models import ModelVersion, Policy
 from shared.effects import Effects, Handler
+from shared.errors import UsageError
 from shared.records import Record
 
 CLOCK_CHANNEL = "trueward_metrics_clock"
 """NOTIFY channel: a partition has come to wait, or a boundary was cut."""
 
 
-def make_handler(clock: Literal["wall", "event"], interval_seconds: int) -> Handler:
+def make_handler(clock: ClockName, interval_seconds: int) -> Handler:
     """The handler of a deployment with this clock and snapshot interval."""
     width = bucket_seconds(interval_seconds)
 
     async def handle(records: Sequence[Record], effects: Effects) -> None:
-        gate = await _gate(effects) if clock == "event" else None
+        gate = await _gate(effects, clock, width)
         batch = read(records, effects, gate)
         await join(effects, batch.predictions, batch.labels, width)
         await _take_runs(effects, batch)
@@ -39,9 +40,14 @@ def make_handler(clock: Literal["wall", "event"], interval_seconds: int) -> Hand
     return handle
 
 
-async def _gate(effects: Effects) -> Gate:
+async def _gate(effects: Effects, clock: ClockName, width: int) -> Gate | None:
+    """The event clock's gate, none on the wall. Raises ``UsageError`` where this is not the deployment's clock."""
     row = await effects.connection.fetchrow(QUERIES.read_clock)
-    return Gate(None if row is None else row["next_boundary"])
+    if row is not None:
+        reason = why_not_this_clock((row["clock"], row["bucket_seconds"]), clock, width)
+        if reason is not None:
+            raise UsageError(reason)
+    return Gate(None if row is None else row["next_boundary"]) if clock == "event" else None
 
 
 async def _take_runs(effects: Effects, batch: Batch) -> None:
@@ -58,7 +64,7 @@ async def _take_runs(effects: Effects, batch: Batch) -> None:
 async def _take_versions(effects: Effects, events: Sequence[ModelVersion]) -> None:
     if not events:
         return
-    await store.add_names(effects.connection, models=dict.fromkeys((event.model for event in events), False))
+    await store.add_names(effects.connection, models=[event.model for event in events])
     await effects.connection.execute(
         QUERIES.add_version_events,
         [event.model for event in events],
@@ -74,7 +80,7 @@ async def _take_policies(effects: Effects, policies: Sequence[tuple[Record, Poli
         return
     connection = effects.connection
     models = sorted({policy.model for _, policy in policies})
-    await store.add_names(connection, models=dict.fromkeys(models, False))
+    await store.add_names(connection, models=models)
     await store.lock_models(connection, map(id_of, models))
     before = await store.declared_segments(connection, [id_of(model) for model in models])
     await connection.execute(

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from services.metrics.domain.buckets import MICROSECONDS
+from services.metrics.domain.clock import Gate
 from services.metrics.domain.contributions import decides_positive, score
 from services.metrics.domain.identity import id_of, key_of
 from services.metrics.domain.joining import Label, StoredPrediction
@@ -28,7 +29,6 @@ CLOCK_TOPICS = (topics.PREDICTIONS, topics.LABELS, topics.PIPELINE_RUNS)
 """The topics whose partitions carry event time."""
 
 _CLOCK_NAMES = frozenset(topic.name for topic in CLOCK_TOPICS)
-_NOT_STARTED = -(1 << 62)
 Segments = tuple[tuple[str, str], ...]
 
 
@@ -67,22 +67,6 @@ class Batch:
     reached: dict[Place, int] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Gate:
-    """The event clock's next boundary in seconds since 1970; None while the clock has not started."""
-
-    boundary: int | None
-
-    @property
-    def tag(self) -> int:
-        """What a held record waits for: a later boundary than this."""
-        return _NOT_STARTED if self.boundary is None else self.boundary
-
-    def holds(self, occurred_at: int) -> bool:
-        """Whether a record of this event time must wait for the boundary to be cut."""
-        return self.boundary is None or occurred_at >= self.boundary * MICROSECONDS
-
-
 def read(records: Sequence[Record], effects: Effects, gate: Gate | None) -> Batch:
     """Decode a batch up to where the event clock (``gate``, None on the wall clock) holds each partition."""
     batch = Batch()
@@ -94,15 +78,15 @@ def read(records: Sequence[Record], effects: Effects, gate: Gate | None) -> Batc
         if isinstance(event, Refusal):
             effects.refuse(record, event)
             continue
-        extra = unknown_fields(event)
-        if extra:
-            UNKNOWN_FIELDS_TOTAL.labels(topic=record.topic).inc(len(extra))
         if gate is not None and record.topic in _CLOCK_NAMES:
             occurred_at = microseconds(event.occurred_at)  # type: ignore[attr-defined]  # clock topics' events have it
             if gate.holds(occurred_at):
                 effects.hold(record, until=gate.tag)
                 batch.reached[place] = occurred_at
                 continue
+        extra = unknown_fields(event)
+        if extra:
+            UNKNOWN_FIELDS_TOTAL.labels(topic=record.topic).inc(len(extra))
         _sort_in(batch, record, event, effects)
     return batch
 
@@ -138,7 +122,8 @@ def _sort_in(batch: Batch, record: Record, event: Contract, effects: Effects) ->
             if event.probability is None:
                 effects.refuse(record, _unsupported(event))
             else:
-                batch.predictions.append(_new_prediction(record, event, event.probability))
+                # -0.0 is the same probability as 0.0, and must not look like another prediction.
+                batch.predictions.append(_new_prediction(record, event, event.probability + 0.0))
         case observations.Label():
             batch.labels.append((event.entity_id, Label(microseconds(event.observed_at), event.outcome)))
         case observations.PipelineRun():

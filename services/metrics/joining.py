@@ -140,7 +140,7 @@ async def _make_names_known(connection: Connection, new: Sequence[NewPrediction]
     if new:
         await store.add_names(
             connection,
-            models={prediction.model: True for prediction in new},
+            models=[prediction.model for prediction in new],
             versions={(prediction.model, prediction.version) for prediction in new},
             segments={prediction.segments for prediction in new},
         )
@@ -209,18 +209,20 @@ async def _save_label_counts(connection: Connection, work: Join) -> None:
     buckets: dict[tuple[int, int], LabelBucketChange] = defaultdict(LabelBucketChange)
     new_labels: dict[int, int] = defaultdict(int)
     for model_id, before, after in _label_changes(work):
-        buckets[model_id, start_of(after.observed_at, work.bucket_seconds)].saw_data(after.observed_at)
         for label, sign in ((before, -1), (after, 1)):
-            if label is None or label.outcome is None:
+            if label is None:
                 continue
-            buckets[model_id, start_of(label.observed_at, work.bucket_seconds)].labelled_entities += sign
-            new_labels[model_id] += sign * is_new(label, limits.get(model_id))
+            bucket = buckets[model_id, start_of(label.observed_at, work.bucket_seconds)]
+            bucket.labels[label.observed_at] += sign
+            if label.outcome is not None:
+                bucket.labelled_entities += sign
+                new_labels[model_id] += sign * is_new(label, limits.get(model_id))
     for prediction in work.new:
         if prediction.data_as_of is not None:
             start = start_of(prediction.data_as_of, work.bucket_seconds)
             buckets[id_of(prediction.model), start].saw_data(prediction.data_as_of)
     if buckets:
-        await store.add_to_label_buckets(connection, buckets)
+        await store.add_to_label_buckets(connection, buckets, work.bucket_seconds)
     if any(new_labels.values()):
         await store.add_new_labels(connection, new_labels)
 

@@ -30,8 +30,13 @@ INSERT INTO partition_time (topic, partition, reached_at)
 SELECT topic, partition, reached_at
 FROM unnest($1::text[], $2::integer[], $3::bigint[]) AS held (topic, partition, reached_at)
 ON CONFLICT (topic, partition) DO UPDATE SET reached_at = excluded.reached_at
-WHERE partition_time.reached_at <> excluded.reached_at
+WHERE partition_time.reached_at IS DISTINCT FROM excluded.reached_at
 RETURNING topic
+
+-- name: expect_partitions
+INSERT INTO partition_time (topic, partition)
+SELECT topic, partition FROM unnest($1::text[], $2::integer[]) AS there (topic, partition)
+ON CONFLICT DO NOTHING
 
 -- name: read_partition_times
 SELECT topic, partition, reached_at FROM partition_time
@@ -44,14 +49,10 @@ WHERE NOT EXISTS (SELECT FROM version WHERE version.version_id = seen.version_id
 ON CONFLICT DO NOTHING
 
 -- name: add_models
-INSERT INTO model (model_id, model, has_predictions)
-SELECT model_id, model, has_predictions
-FROM unnest($1::bigint[], $2::text[], $3::boolean[]) AS seen (model_id, model, has_predictions)
-WHERE NOT EXISTS (
-    SELECT FROM model
-    WHERE model.model_id = seen.model_id AND (model.has_predictions OR NOT seen.has_predictions)
-)
-ON CONFLICT (model_id) DO UPDATE SET has_predictions = true WHERE excluded.has_predictions
+INSERT INTO model (model_id, model)
+SELECT model_id, model FROM unnest($1::bigint[], $2::text[]) AS seen (model_id, model)
+WHERE NOT EXISTS (SELECT FROM model WHERE model.model_id = seen.model_id)
+ON CONFLICT DO NOTHING
 
 -- name: add_segments
 INSERT INTO segment (segment_id, names)
@@ -78,7 +79,7 @@ SELECT model.model_id, policy.document -> 'segments' AS segments
 FROM model
 CROSS JOIN LATERAL (
     SELECT document FROM policy_event WHERE policy_event.model = model.model
-    ORDER BY partition DESC, "offset" DESC LIMIT 1
+    ORDER BY received_at DESC, partition DESC, "offset" DESC LIMIT 1
 ) AS policy
 WHERE model.model_id = ANY($1::bigint[])
 
@@ -128,12 +129,34 @@ SET predictions = bucket.predictions + excluded.predictions,
     log_loss = bucket.log_loss + excluded.log_loss,
     histogram = excluded.histogram
 
+-- name: read_newest_labels
+SELECT model_id, start, newest_label_at, newest_labels
+FROM label_bucket JOIN unnest($1::bigint[], $2::bigint[]) AS touched (model_id, start) USING (model_id, start)
+
 -- name: add_to_label_buckets
-INSERT INTO label_bucket (model_id, start, labelled_entities, newest_data_at)
-SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[])
+INSERT INTO label_bucket (model_id, start, labelled_entities, newest_data_at, newest_label_at, newest_labels)
+SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[])
 ON CONFLICT (model_id, start) DO UPDATE
 SET labelled_entities = label_bucket.labelled_entities + excluded.labelled_entities,
-    newest_data_at = greatest(label_bucket.newest_data_at, excluded.newest_data_at)
+    newest_data_at = greatest(label_bucket.newest_data_at, excluded.newest_data_at),
+    newest_label_at = excluded.newest_label_at,
+    newest_labels = excluded.newest_labels
+
+-- name: look_up_newest_labels
+-- Only when a correction took the last label of a bucket's newest moment away.
+UPDATE label_bucket
+SET (newest_label_at, newest_labels) = (
+    SELECT label.observed_at, count(*) FROM label
+    WHERE label.observed_at >= label_bucket.start * 1000000
+      AND label.observed_at < (label_bucket.start + $3) * 1000000
+      AND EXISTS (
+          SELECT FROM predicted_entity JOIN version USING (version_id)
+          WHERE predicted_entity.entity_key = label.entity_key AND version.model_id = label_bucket.model_id
+      )
+    GROUP BY label.observed_at ORDER BY label.observed_at DESC LIMIT 1
+)
+FROM unnest($1::bigint[], $2::bigint[]) AS lost (model_id, start)
+WHERE label_bucket.model_id = lost.model_id AND label_bucket.start = lost.start
 
 -- name: read_new_label_limits
 SELECT model_id, new_labels_after FROM model WHERE model_id = ANY($1::bigint[])
@@ -188,7 +211,7 @@ ORDER BY model.model
 SELECT model, version, stage, stage_since, document FROM model_version_event
 
 -- name: read_policy_events
-SELECT model, "offset", effective_at, document FROM policy_event
+SELECT model, effective_at, document FROM policy_event ORDER BY received_at, partition, "offset"
 
 -- name: read_predicting_versions
 SELECT model_id, version_id, version FROM version
@@ -202,29 +225,43 @@ SET champion_version = $2,
         SELECT coalesce(sum(labelled_entities), 0) FROM label_bucket
         WHERE label_bucket.model_id = $1 AND ($4::bigint IS NULL OR label_bucket.start >= $4 + $5)
     ) + (
-        SELECT count(DISTINCT label.entity_key)
-        FROM label JOIN prediction ON prediction.entity_key = label.entity_key
+        SELECT count(*) FROM label
         WHERE label.observed_at > $3 AND label.observed_at < ($4 + $5) * 1000000
           AND (label.outcome_number IS NOT NULL OR label.outcome_text IS NOT NULL)
-          AND prediction.version_id IN (SELECT version_id FROM version WHERE version.model_id = $1)
+          AND EXISTS (
+              SELECT FROM predicted_entity JOIN version USING (version_id)
+              WHERE predicted_entity.entity_key = label.entity_key AND version.model_id = $1
+          )
     )
 WHERE model_id = $1
 
 -- name: read_late_labels
 -- Labels that were observed at or after as_of; the snapshot's count must not hold them.
-SELECT model_id, sum(labelled_entities) AS entities FROM label_bucket WHERE start >= $1 GROUP BY model_id
+SELECT model.model_id, late.entities
+FROM model CROSS JOIN LATERAL (
+    SELECT sum(labelled_entities) AS entities FROM label_bucket
+    WHERE label_bucket.model_id = model.model_id AND start >= $1
+) AS late
+WHERE late.entities <> 0
 
 -- name: read_newest_data
-SELECT model.model_id, newest.newest_data_at
+SELECT model.model_id, newest.moment
 FROM model CROSS JOIN LATERAL (
-    SELECT newest_data_at FROM label_bucket
-    WHERE label_bucket.model_id = model.model_id AND start < $1 AND newest_data_at IS NOT NULL
+    SELECT greatest(newest_data_at, newest_label_at) AS moment FROM label_bucket
+    WHERE label_bucket.model_id = model.model_id AND start < $1
+      AND (newest_data_at IS NOT NULL OR newest_label_at IS NOT NULL)
     ORDER BY start DESC LIMIT 1
 ) AS newest
 
 -- name: read_newest_runs
-SELECT model, max(completed_at) AS completed_at FROM pipeline_run
-WHERE status = 'success' AND completed_at < $1 GROUP BY model
+-- Model empty: runs that concern every model.
+SELECT concerned.model, newest.completed_at
+FROM (SELECT model FROM model UNION ALL SELECT '') AS concerned
+CROSS JOIN LATERAL (
+    SELECT completed_at FROM pipeline_run
+    WHERE pipeline_run.model = concerned.model AND status = 'success' AND completed_at < $1
+    ORDER BY completed_at DESC LIMIT 1
+) AS newest
 
 -- name: read_totals
 -- One row a series and window: the sums of the window's tiles. The histograms are added up by the caller.
@@ -239,6 +276,8 @@ CROSS JOIN unnest($1::text[], $2::integer[], $3::bigint[], $4::bigint[]) AS tile
 JOIN bucket ON bucket.series_id = series.series_id AND bucket.width = tile.width
     AND bucket.start >= tile.since AND bucket.start < tile.until
 GROUP BY series.model_id, series.version_id, series.segment, tile.time_window
+-- What came and went again leaves buckets of zeros; they must say no more than buckets that never were.
+HAVING sum(predictions) > 0 OR sum(evaluated) > 0
 
 -- name: read_offsets
 SELECT topic, partition, next_offset, log_end_offset, received_at FROM inbox ORDER BY topic, partition

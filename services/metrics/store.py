@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from operator import attrgetter
 from uuid import UUID
 
-from services.metrics.domain import histogram
+from services.metrics.domain import histogram, newest
 from services.metrics.domain.identity import id_of, shard_of
 from services.metrics.domain.joining import Label, StoredPrediction
+from services.metrics.domain.newest import Newest
 from services.metrics.domain.sums import BucketKey, Sums
 from shared.database import Connection, Queries
 from shared.inbox import Place
@@ -18,7 +20,7 @@ from shared.inbox import Place
 QUERIES = Queries.load("services.metrics")
 ENTITY_SHARDS = 64
 MODEL_SHARDS = 64
-_PREDICTION_COLUMNS = tuple(field.name for field in fields(StoredPrediction))
+_PREDICTION_COLUMNS = tuple(column.name for column in fields(StoredPrediction))
 _as_row = attrgetter(*_PREDICTION_COLUMNS)
 
 Names = Sequence[tuple[str, str]]
@@ -40,10 +42,14 @@ class Series:
 
 @dataclass(slots=True)
 class LabelBucketChange:
-    """Change of one model's label bucket; ``newest_data_at`` in microseconds since 1970."""
+    """Change of one model's label bucket; moments in microseconds since 1970.
+
+    ``labels``: how many more or fewer winning labels (retractions too) by the moment they were observed at.
+    """
 
     labelled_entities: int = 0
     newest_data_at: int | None = None
+    labels: Counter[int] = field(default_factory=Counter)
 
     def saw_data(self, moment: int) -> None:
         """The model has data of this moment."""
@@ -135,14 +141,16 @@ async def declared_segments(
 async def add_names(
     connection: Connection,
     *,
-    models: Mapping[str, bool],
+    models: Iterable[str],
     versions: Iterable[tuple[str, str]] = (),
     segments: Iterable[Names] = (),
 ) -> None:
-    """Make names known: models (and whether predictions of them were seen), versions, segment combinations."""
-    await connection.execute(
-        QUERIES.add_models, [id_of(model) for model in models], list(models), list(models.values())
-    )
+    """Make names known: models, versions, segment combinations.
+
+    Each in one order for everyone, so that two batches with new names never wait for each other in a circle.
+    """
+    names = sorted(set(models))
+    await connection.execute(QUERIES.add_models, [id_of(model) for model in names], names)
     pairs = sorted(set(versions))
     if pairs:
         await connection.execute(
@@ -151,10 +159,10 @@ async def add_names(
             [id_of(model) for model, _ in pairs],
             [version for _, version in pairs],
         )
-    combinations = {id_of(*(part for pair in names for part in pair)): names for names in segments}
+    combinations = sorted(set(map(tuple, segments)))
     if combinations:
-        encoded = [json.dumps(list(names)) for names in combinations.values()]
-        await connection.execute(QUERIES.add_segments, list(combinations), encoded)
+        ids = [id_of(*(part for pair in combination for part in pair)) for combination in combinations]
+        await connection.execute(QUERIES.add_segments, ids, list(map(json.dumps, combinations)))
 
 
 async def add_series(connection: Connection, series: Iterable[Series]) -> None:
@@ -198,17 +206,28 @@ async def add_to_buckets(connection: Connection, changes: Mapping[BucketKey, Sum
 
 
 async def add_to_label_buckets(
-    connection: Connection, changes: Mapping[tuple[int, int], LabelBucketChange]
+    connection: Connection, changes: Mapping[tuple[int, int], LabelBucketChange], bucket_seconds: int
 ) -> None:
-    """Add changes to label buckets, by model id and start. The models must be locked."""
+    """Add changes to label buckets, by model id and start. The models must be locked, labels stored."""
     keys = sorted(changes)
+    columns = [list(column) for column in zip(*keys, strict=True)]
+    rows = await connection.fetch(QUERIES.read_newest_labels, *columns)
+    standing = {
+        (row["model_id"], row["start"]): Newest(row["newest_label_at"], row["newest_labels"] or 0) for row in rows
+    }
+    found = {key: newest.after(standing.get(key, Newest()), changes[key].labels) for key in keys}
     await connection.execute(
         QUERIES.add_to_label_buckets,
-        [model_id for model_id, _ in keys],
-        [start for _, start in keys],
+        *columns,
         [changes[key].labelled_entities for key in keys],
         [changes[key].newest_data_at for key in keys],
+        [one.moment if one else None for one in found.values()],
+        [one.count if one else None for one in found.values()],
     )
+    lost = [key for key, one in found.items() if one is None]
+    if lost:
+        columns = [list(column) for column in zip(*lost, strict=True)]
+        await connection.execute(QUERIES.look_up_newest_labels, *columns, bucket_seconds)
 
 
 async def new_label_limits(connection: Connection, model_ids: Collection[int]) -> dict[int, int | None]:

@@ -4,28 +4,44 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from services.metrics.domain.buckets import MICROSECONDS
 
 Place = tuple[str, int]
+ClockName = Literal["wall", "event"]
+
+_NOT_STARTED = -(1 << 62)
 
 
 @dataclass(frozen=True, slots=True)
-class WallCut:
-    """The boundary to cut, and how many were let pass since the last one."""
+class Gate:
+    """The event clock's next boundary; None while the clock has not started: then every record waits."""
 
-    as_of: int
-    missed: int
+    boundary: int | None
+
+    @property
+    def tag(self) -> int:
+        """What a held record waits for: a later boundary than this."""
+        return _NOT_STARTED if self.boundary is None else self.boundary
+
+    def holds(self, occurred_at: int) -> bool:
+        """Whether a record of this event time (microseconds since 1970) waits for the boundary to be cut."""
+        return self.boundary is None or occurred_at >= self.boundary * MICROSECONDS
 
 
-def wall_cut(now_microseconds: int, interval: int, last_as_of: int | None) -> WallCut | None:
+def wall_boundary(now_microseconds: int, interval: int, last_as_of: int | None) -> int | None:
     """The newest boundary that has passed, unless it was cut already; older ones are not made up."""
     as_of = now_microseconds // MICROSECONDS // interval * interval
-    if last_as_of is None:
-        return WallCut(as_of, 0)
-    if as_of <= last_as_of:
-        return None
-    return WallCut(as_of, (as_of - last_as_of) // interval - 1)
+    return as_of if last_as_of is None or as_of > last_as_of else None
+
+
+def missed_boundaries(as_of: int, interval: int, last_as_of: int | None) -> int:
+    """How many boundaries were let pass between the last cut and this one.
+
+    The last may have been cut on another interval, so it need not be a boundary of this one.
+    """
+    return 0 if last_as_of is None else as_of // interval - last_as_of // interval - 1
 
 
 def first_boundary(reached: Iterable[int], interval: int) -> int:
@@ -33,23 +49,27 @@ def first_boundary(reached: Iterable[int], interval: int) -> int:
     return (min(reached) // MICROSECONDS // interval + 1) * interval
 
 
-def first_to_hold(times: Iterable[int | None], boundary: int | None) -> int | None:
-    """Which of a partition's records it must wait at: the first whose event time has reached the boundary.
-
-    ``times`` are event times in microseconds since 1970, None for records that have none; while the clock has
-    not started (``boundary`` None) the first record with a time holds. Returns its index, or None.
-    """
-    for index, moment in enumerate(times):
-        if moment is not None and (boundary is None or moment >= boundary * MICROSECONDS):
-            return index
-    return None
-
-
 def holder(places: Iterable[Place], reached: Mapping[Place, int], boundary: int | None) -> Place | None:
     """The partition that keeps the clock from its next boundary; None when all have reached it."""
     lagging = [
-        (reached.get(place, -(1 << 62)), place)
+        (reached.get(place, _NOT_STARTED), place)
         for place in places
         if place not in reached or (boundary is not None and reached[place] < boundary * MICROSECONDS)
     ]
     return min(lagging)[1] if lagging else None
+
+
+def why_not_this_clock(begun_with: tuple[str, int], clock: ClockName, bucket_seconds: int) -> str | None:
+    """Why a database begun with another clock, or other buckets, cannot go on with these; None if it can.
+
+    Records that were read past a boundary cannot be held any more, and sums of wider buckets not be split.
+    """
+    begun_clock, begun_seconds = begun_with
+    if begun_clock != clock:
+        return f"this database was begun with the {begun_clock} clock; the {clock} clock needs a new one"
+    if begun_seconds != bucket_seconds:
+        return (
+            f"this database was begun with buckets of {begun_seconds} s; this snapshot interval needs "
+            f"{bucket_seconds} s and so a new database"
+        )
+    return None

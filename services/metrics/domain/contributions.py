@@ -33,14 +33,18 @@ class BinaryScore:
 
 def score(probability: float) -> BinaryScore:
     """Score a probability (0..1) of the positive outcome against both outcomes."""
-    clipped = min(max(probability, PROBABILITY_CLIP), 1 - PROBABILITY_CLIP)
     missed = 1.0 - probability
     return BinaryScore(
         squared_error_if_negative=round(probability * probability * 1e12),
         squared_error_if_positive=round(missed * missed * 1e12),
-        log_loss_if_negative=round(-math.log(1.0 - clipped) * 1e9),
-        log_loss_if_positive=round(-math.log(clipped) * 1e9),
+        log_loss_if_negative=_log_loss(missed),
+        log_loss_if_positive=_log_loss(probability),
     )
+
+
+def _log_loss(given_to_outcome: float) -> int:
+    """Clipped from below alone: what the upper clip leaves, -ln(1 - 1e-15), is none of these units."""
+    return round(-math.log(max(given_to_outcome, PROBABILITY_CLIP)) * 1e9)
 
 
 def decides_positive(probability: float, predicted: int | None) -> bool:

@@ -27,7 +27,7 @@ class PolicyEvent:
 
 
 def champion(events: Iterable[VersionEvent], as_of: int) -> VersionEvent | None:
-    """The newest champion event before ``as_of``; of several at one time the greater version name."""
+    """The newest champion event not after ``as_of``; of several at one time the greater version name."""
     known = [event for event in events if event.stage == "champion" and event.since <= as_of]
     return max(known, key=lambda event: (event.since, event.version), default=None)
 
