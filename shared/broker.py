@@ -20,6 +20,7 @@ from aiokafka.errors import TopicAlreadyExistsError, for_code
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker
 from faststream.kafka.message import KafkaMessage
+from faststream.kafka.opentelemetry import KafkaTelemetryMiddleware
 from faststream.kafka.prometheus import KafkaPrometheusMiddleware
 from faststream.kafka.subscriber.usecase import BatchSubscriber
 from prometheus_client import REGISTRY
@@ -33,6 +34,7 @@ from shared.topics import MAX_MESSAGE_BYTES, MAX_RECORD_BYTES, TOPICS, Topic
 LOG_APPEND_TIME = 1
 """The timestamp type of a record that the broker has stamped."""
 USUAL_REPLICAS = 3
+TRACE_HEADERS = ("traceparent", "tracestate")
 FETCH_WAIT_MS = 500
 """How long the broker keeps a fetch that finds nothing; records that come meanwhile end it at once."""
 EVENT_CLOCK_FETCH_WAIT_MS = 20
@@ -184,17 +186,33 @@ def make_broker(settings: Settings, client_id: str) -> KafkaBroker:
         # Whatever escapes a handler is said here; what goes well is not.
         logger=logging.getLogger("faststream"),
         graceful_timeout=settings.graceful_timeout_seconds,
-        middlewares=(KafkaPrometheusMiddleware(registry=REGISTRY),),
+        middlewares=_middlewares(settings),
     )
 
 
+def _middlewares(settings: Settings) -> tuple[KafkaPrometheusMiddleware | KafkaTelemetryMiddleware, ...]:
+    counted = KafkaPrometheusMiddleware(registry=REGISTRY)
+    return (counted, KafkaTelemetryMiddleware()) if settings.tracing else (counted,)
+
+
 async def _parse_raw(message: tuple[ConsumerRecord[bytes, bytes], ...]) -> KafkaMessage:
-    """Leave headers undecoded: FastStream's parser drops a whole batch for one header that is not UTF-8."""
+    """Leave headers undecoded: FastStream's parser drops a whole batch for one header that is not UTF-8.
+
+    Only those that link a batch to its senders' traces are read.
+    """
     return KafkaMessage(
         body=[record.value or b"" for record in message],
         raw_message=message,
         headers={},
-        batch_headers=[],
+        batch_headers=[
+            {
+                name: value.decode("ascii", "replace")
+                for name, value in record.headers
+                if name in TRACE_HEADERS and value
+            }
+            for record in message
+            if record.headers
+        ],
         reply_to="",
         consumer=_NO_CONSUMER,
     )

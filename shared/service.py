@@ -20,13 +20,14 @@ import structlog
 import uvicorn
 from aiokafka import TopicPartition
 from faststream.kafka import KafkaBroker
+from opentelemetry import trace
 from prometheus_client import make_asgi_app
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Mount, Route
 
-from shared import logs
+from shared import logs, tracing
 from shared.broker import AssignmentWatch, create_missing_topics, make_broker, make_producer, sender, subscribe
 from shared.clock import Clock, WallClock
 from shared.consumer import Consumer
@@ -60,10 +61,12 @@ class Context:
     @contextlib.asynccontextmanager
     async def transaction(self, isolation: Isolation = "read_committed") -> AsyncIterator[Effects]:
         """Effects outside a batch, for background loops: durable when the block ends without an error."""
-        async with self.pool.acquire() as connection, connection.transaction(isolation=isolation):
-            effects = Effects(self.service, connection, self.clock.now())
-            yield effects
-            await effects.flush()
+        # A trace begins here where no record brought one: with the clock, or a lease that ends.
+        with trace.get_tracer("trueward").start_as_current_span(f"{self.service} loop"):
+            async with self.pool.acquire() as connection, connection.transaction(isolation=isolation):
+                effects = Effects(self.service, connection, self.clock.now())
+                yield effects
+                await effects.flush()
         effects.committed()
 
 
@@ -369,6 +372,8 @@ def run(definition: ServiceDefinition, settings: Settings) -> None:
     Raises ``UsageError`` when its port is taken; exits with 1 and one line when going on would be wrong.
     """
     logs.configure(definition.name, log_format=settings.log_format, level=settings.log_level)
+    if settings.tracing:
+        tracing.begin(definition.name)
     health = Health()
     listening = bind(settings.http_host, settings.http_port)
     worker = Worker(definition, settings, health)

@@ -59,5 +59,10 @@ class Settings(BaseSettings):
     max_batch_records: int = Field(10_000, gt=0, description="Most records in one transaction.")
     session_timeout_seconds: int = Field(10, gt=0, description="Silence after which Kafka gives a consumer up.")
     graceful_timeout_seconds: int = Field(10, gt=0, description="Time a batch in flight has at a stop.")
+    tracing: bool = Field(
+        default=False,
+        description="Carry W3C traceparent from what is read to what is published (OpenTelemetry). "
+        "Spans are exported where the process was started by opentelemetry-instrument.",
+    )
     log_format: Literal["console", "json"] = Field("console", description="Logs for people or for machines.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least level logged.")
