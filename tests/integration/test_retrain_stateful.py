@@ -106,7 +106,7 @@ class Instances(RuleBasedStateMachine):
                     )
                     group.create_task(consumer.take(self._records(instance, events), {}))
             for _ in range(2 * also_expire):
-                group.create_task(PostgresRetrain(self.pool).expire(*self.told.jobs, now=self.now))
+                group.create_task(PostgresRetrain(self.pool).look_at_leases(*self.told.jobs, now=self.now))
         for emitted in await drain_outbox(self.pool):
             self.told.add(emitted.topic, emitted.value)
 
