@@ -79,7 +79,7 @@ class Decision(Event):
     """What the policy said, and on what evidence.
 
     ``asked_by`` is ``snapshot`` where the policy ran by itself; ``fired`` are the triggers that fired;
-    ``covered_by`` maps a fired trigger to the job that already covers its cause.
+    ``covered_by`` maps a fired trigger to the job that already answers for it.
     """
 
     event_type: ClassVar[str] = "trueward.retrain-decision.v1"
