@@ -159,7 +159,10 @@ async def test_a_session_acts_as_its_role_in_its_schema_whoever_used_the_connect
         "lock_timeout",
         "idle_in_transaction_session_timeout",
         "timezone",
+<<<<<<< HEAD
         "application_name",
+=======
+>>>>>>> ed650db (wip)
     ]
     try:
         for _time in range(2):
