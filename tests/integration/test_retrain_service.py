@@ -110,13 +110,18 @@ class Deployed:
 
     async def decisions(self, count: int) -> list[Decision]:
         topic = f"{self.prefix}retrain-decisions"
-        records = await read(self.broker, topic, lambda found: len({_id(each) for each in found}) >= count)
-        return list({_id(each): Decision.model_validate_json(each.value or b"") for each in records}.values())
+        records = await read(self.broker, topic, lambda found: len(by_id(found)) >= count)
+        return [Decision.model_validate_json(first.value or b"") for first, *_ in by_id(records).values()]
 
 
-def _id(record: ConsumerRecord[bytes, bytes]) -> bytes:
-    ce_id: bytes = dict(record.headers)["ce_id"]
-    return ce_id
+def by_id(records: Sequence[ConsumerRecord[bytes, bytes]]) -> dict[bytes, list[ConsumerRecord[bytes, bytes]]]:
+    """Records by CloudEvents id: what is published again has the same id, and the same bytes."""
+    found: dict[bytes, list[ConsumerRecord[bytes, bytes]]] = {}
+    for record in records:
+        same = found.setdefault(dict(record.headers)["ce_id"], [])
+        same.append(record)
+        assert same[0].value == record.value
+    return found
 
 
 async def test_decisions_and_a_job_across_stops_and_kills(
@@ -140,7 +145,8 @@ async def test_decisions_and_a_job_across_stops_and_kills(
     assert [each.job_sequence for each in told] == [1, 2, 3]
     assert (by_snapshot.action, by_snapshot.job_id) == ("queued-retrain", job.job_id)
     assert (by_request.action, by_request.job_id) == ("already-queued", job.job_id)
-    (letter,) = await read(kafka_broker, f"{topic_prefix}dead-letters", lambda found: len(found) >= 1)
+    letters = await read(kafka_broker, f"{topic_prefix}dead-letters", lambda found: len(found) >= 1)
+    ((letter, *_),) = by_id(letters).values()
     assert DeadLetter.model_validate_json(letter.value or b"").original_value() == b"garbage"
 
 
