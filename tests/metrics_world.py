@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -93,6 +93,7 @@ class HandInput:
     partitions: set[Place] = field(default_factory=set)
     ends: dict[Place, int] = field(default_factory=dict)
     overdue: dict[Place, int] | Exception = field(default_factory=dict)
+    ask: Callable[[set[Place], datetime], Awaitable[dict[Place, int]]] | None = None
     released: list[int] = field(default_factory=list)
 
     async def places(self, topics: tuple[Topic, ...]) -> set[Place]:
@@ -102,7 +103,9 @@ class HandInput:
     async def log_ends(self, places: set[Place]) -> dict[Place, int]:
         return {place: self.ends.get(place, 0) for place in places}
 
-    async def received_before(self, places: set[Place], moment: datetime) -> dict[Place, int]:  # noqa: ARG002
+    async def received_before(self, places: set[Place], moment: datetime) -> dict[Place, int]:
+        if self.ask is not None:
+            return await self.ask(places, moment)
         if isinstance(self.overdue, Exception):
             raise self.overdue
         return {place: end for place, end in self.overdue.items() if place in places}

@@ -1,0 +1,81 @@
+"""The state of the metrics service in its database, compared with the plain recomputation."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from typing import Any
+
+from tests.metrics_world import START_SECONDS, Fact, MetricsWorld
+from tests.plain_metrics import Plain
+
+SUMS = ("predictions", "labelled", "evaluated", "correct", "positives", "predicted_positives")
+
+
+async def buckets_of(world: MetricsWorld) -> dict[tuple[str, str, str, int, int], tuple[dict[str, int], Any]]:
+    """Every bucket that holds anything, in the form of the plain recomputation."""
+    found = {}
+    for row in await world.pool.fetch(
+        "SELECT * FROM bucket JOIN series USING (series_id) JOIN version USING (version_id) "
+        "JOIN model ON model.model_id = series.model_id"
+    ):
+        sums = {name: row[name] for name in SUMS if row[name]}
+        sums |= {name: int(row[name]) for name in ("squared_error", "log_loss") if row[name]}
+        bins = dict(struct.iter_unpack("<Hq", row["histogram"]))
+        if sums or bins:
+            found[row["model"], row["version"], row["segment"], row["width"], row["start"]] = (sums, bins)
+    return found
+
+
+async def label_buckets_of(world: MetricsWorld) -> dict[tuple[str, int], tuple[int, int | None, int | None]]:
+    rows = await world.pool.fetch("SELECT * FROM label_bucket JOIN model USING (model_id)")
+    found = {
+        (row["model"], row["start"]): (row["labelled_entities"], row["newest_label_at"], row["newest_data_at"])
+        for row in rows
+    }
+    return {key: row for key, row in found.items() if row != (0, None, None)}
+
+
+async def winning_labels_of(world: MetricsWorld) -> list[tuple[int, Any]]:
+    """Labels that stand, in no order: the database knows entities by their keys alone."""
+    rows = await world.pool.fetch("SELECT observed_at, outcome_number, outcome_text FROM label")
+    return sorted(
+        (
+            (row["observed_at"], row["outcome_text"] if row["outcome_number"] is None else row["outcome_number"])
+            for row in rows
+        ),
+        key=repr,
+    )
+
+
+async def assert_state(world: MetricsWorld, facts: Sequence[Fact]) -> Plain:
+    """The whole state of the join is what the set of events stands for."""
+    plain = Plain(facts)
+    assert await buckets_of(world) == plain.buckets()
+    assert await label_buckets_of(world) == plain.label_buckets()
+    labels = [(at, outcome if outcome is None or isinstance(outcome, str) else float(outcome))
+              for at, outcome in plain.labels.values()]  # fmt: skip
+    assert await winning_labels_of(world) == sorted(labels, key=repr)
+    return plain
+
+
+async def assert_figures(world: MetricsWorld, plain: Plain, as_of: int) -> None:
+    """Every published figure of the boundary (seconds of the tests' time) is the plain one."""
+    snapshots = await world.cut(as_of)
+    expected = plain.figures(START_SECONDS + as_of)
+    found = await world.figures()
+    assert found.keys() == expected.keys()
+    for key, figures in expected.items():
+        # Their formulas are tested as such; here it matters that they are of the right predictions.
+        for name in ("accuracy_interval_95", "ece", "label_delay_p50_seconds", "label_delay_p95_seconds"):
+            assert (found[key].pop(name) is None) == (figures["evaluated_predictions"] == 0), (key, name)
+        assert found[key] == figures, key
+    rows = await world.pool.fetch("SELECT model, new_labels FROM model")
+    assert {row["model"] for row in rows} == plain.models == {snapshot.model for snapshot in snapshots}
+    for row in rows:
+        assert row["new_labels"] == plain.new_labels(row["model"], 10**12), row["model"]
+    for snapshot in snapshots:
+        champion = plain.champion(snapshot.model, START_SECONDS + as_of)
+        judged = champion[1] if champion else ""
+        figures = expected[snapshot.model, judged, "", "7d"]
+        assert {name: snapshot.metrics.known()[name] for name in figures} == figures
