@@ -210,11 +210,10 @@ async def taken_all(dsn: str, expected: Iterable[int], *, seconds: float = DEADL
 
 
 @contextlib.asynccontextmanager
-async def producing(bootstrap_servers: str) -> AsyncIterator[AIOKafkaProducer]:
+async def producing(bootstrap_servers: str, **options: Any) -> AsyncIterator[AIOKafkaProducer]:
     """A producer, as any client would have it."""
-    producer = AIOKafkaProducer(
-        bootstrap_servers=bootstrap_servers, acks="all", max_request_size=MAX_MESSAGE_BYTES
-    )
+    options = {"acks": "all", "max_request_size": MAX_MESSAGE_BYTES, **options}
+    producer = AIOKafkaProducer(bootstrap_servers=bootstrap_servers, **options)
     await producer.start()
     try:
         yield producer
