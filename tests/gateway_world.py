@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, cast
+from typing import Any
 
 from services.alerting.handlers import alerting_handler
 from services.alerting.store import PostgresStore as AlertingStore
-from services.metrics.clocks import cut_wall, interval_of, prepare_clock
 from services.metrics.handlers import make_handler
-from services.metrics.settings import MetricsSettings
 from services.retrain.handlers import retrain_handler
 from services.retrain.store import PostgresStore as RetrainStore
 from shared.contracts.models import Artifact, ModelVersion, Policy
@@ -21,7 +19,6 @@ from shared.contracts.snapshots import Snapshot
 from shared.database import connect_pool
 from shared.effects import Handler
 from shared.records import Record
-from shared.service import Context
 from shared.topics import (
     ALERTS,
     LABELS,
@@ -34,7 +31,8 @@ from shared.topics import (
     SNAPSHOTS,
     Topic,
 )
-from tests.support import Emitted, Feed, FixedClock, apply, drain_outbox
+from tests.metrics_world import START, MetricsWorld
+from tests.support import Emitted, Feed, apply
 
 FIRST_DAY = datetime(2026, 3, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -43,7 +41,7 @@ A_DAY = 20
 FLIGHTS, QUIET, NEWBORN, STRANGE = "flights", "quiet", "newborn", "späte Flüge/ü 100%"
 """Judged for a week; only a policy; known since its last boundary; a name that addresses must escape."""
 
-SETTINGS = MetricsSettings(clock="wall", snapshot_interval=DAY)
+INTERVAL = 86_400
 POLICY = Policy(
     model=FLIGHTS,
     mode="enforce",
@@ -64,7 +62,7 @@ class World:
     dsn: str
     partition: int = 0
     feed: Feed = field(default_factory=Feed)
-    metrics: Handler = field(default_factory=lambda: make_handler("wall", interval_of(SETTINGS)))
+    metrics: Handler = field(default_factory=lambda: make_handler("wall", INTERVAL))
     alerting: Handler = field(default_factory=lambda: alerting_handler(AlertingStore()))
     retrain: Handler = field(default_factory=lambda: retrain_handler(RetrainStore()))
 
@@ -77,24 +75,17 @@ class World:
         """Cut a boundary, and have the snapshots judged and decided on."""
         pool = await connect_pool(self.dsn, role="metrics", application_name="test", max_size=2)
         try:
-            context = Context(
-                service="metrics",
-                settings=SETTINGS,
-                pool=pool,
-                clock=FixedClock(as_of),
-                listener=cast("Any", None),
-                input=cast("Any", None),
-            )
-            async with pool.acquire() as connection:
-                await prepare_clock(connection, SETTINGS)
-            assert await cut_wall(context, {})
-            emitted = await drain_outbox(pool)
+            metrics = MetricsWorld(pool, interval=INTERVAL)
+            await metrics.begin()
+            snapshots = await metrics.cut(int((as_of - START).total_seconds()))
         finally:
             await pool.close()
-        snapshots = self._records(SNAPSHOTS, emitted)
-        alerts = await apply(self.alerting, snapshots, self.dsn, service="alerting", now=as_of)
-        await self.decide([*snapshots, *self._records(ALERTS, alerts)], now=as_of)
-        return [Snapshot.model_validate_json(message.value) for message in emitted]
+        assert snapshots, "another world has cut this boundary"
+        records = [self._record(SNAPSHOTS, snapshot) for snapshot in snapshots]
+        alerts = await apply(self.alerting, records, self.dsn, service="alerting", now=as_of)
+        heard = [self._record(ALERTS, alert.value) for alert in alerts if alert.topic == ALERTS.name]
+        await self.decide([*records, *heard], now=as_of)
+        return snapshots
 
     async def decide(self, records: Iterable[Record], now: datetime) -> list[Emitted]:
         """The retrain service takes records in."""
@@ -102,14 +93,13 @@ class World:
 
     async def ask(self, request: RetrainRequest | bytes) -> list[Emitted]:
         """The retrain service takes a request in."""
-        return await self.decide([self._record(RETRAIN_REQUESTS, request)], now=datetime.now(UTC))
+        now = datetime.now(UTC)
+        return await self.decide([self._record(RETRAIN_REQUESTS, request, now)], now)
 
     async def update_job(self, update: JobUpdate) -> list[Emitted]:
         """The retrain service hears from a trainer."""
-        return await self.decide([self._record(RETRAIN_JOB_UPDATES, update)], now=datetime.now(UTC))
-
-    def _records(self, topic: Topic, emitted: Iterable[Emitted]) -> list[Record]:
-        return [self._record(topic, message.value) for message in emitted if message.topic == topic.name]
+        now = datetime.now(UTC)
+        return await self.decide([self._record(RETRAIN_JOB_UPDATES, update, now)], now)
 
     def _record(self, topic: Topic, value: Any, at: datetime | None = None) -> Record:
         return self.feed.record(topic, value, partition=self.partition, received_at=at)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 import asyncpg
 import httpx
 import pytest
-from aiokafka import AIOKafkaConsumer
 
 from deploy.local.broker import Broker
 from services.gateway.app import create_app
@@ -19,6 +18,7 @@ from shared.broker import create_missing_topics, make_producer
 from shared.contracts.retraining import RetrainRequest
 from shared.topics import RETRAIN_REQUESTS
 from tests.gateway_world import FLIGHTS, NEWBORN, QUIET, STRANGE, World
+from trueward.cli.broker import read
 
 POLICY = "/api/v1/mlops/retrain/policy"
 REQUESTS = "/api/v1/mlops/retrain/requests"
@@ -55,29 +55,23 @@ async def serving(settings: GatewaySettings) -> AsyncIterator[httpx.AsyncClient]
 async def deciding(settings: GatewaySettings, dsn: str) -> AsyncIterator[list[RetrainRequest]]:
     """The retrain service's handler at the other end of the topic; yields the requests that it has heard."""
     world, heard = World(dsn, partition=1), list[RetrainRequest]()
-    consumer = AIOKafkaConsumer(
-        settings.topic_prefix + RETRAIN_REQUESTS.name,
-        bootstrap_servers=settings.kafka_bootstrap_servers,
-        auto_offset_reset="earliest",
-        enable_auto_commit=False,
-    )
 
     async def decide() -> None:
-        async for record in consumer:
-            request = RetrainRequest.model_validate_json(record.value)
-            assert record.key == request.model.encode()
-            await world.ask(record.value)
-            heard.append(request)
+        async with aclosing(read(settings, RETRAIN_REQUESTS, from_beginning=True)) as records:
+            async for record in records:
+                request = RetrainRequest.model_validate_json(record.value)
+                assert record.key == request.model.encode()
+                heard.append(request)
+                await world.ask(record.value)
 
-    await consumer.start()
     task = asyncio.create_task(decide())
     try:
         yield heard
     finally:
+        failed = task.done() and task.exception()
         task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
-        await consumer.stop()
+        await asyncio.wait([task])
+        assert not failed, failed
 
 
 async def post(client: httpx.AsyncClient, key: str, **body: Any) -> httpx.Response:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 
@@ -28,9 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _say("nothing was done", AWAY)
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BrokenPipeError:
-        # Who read our output has seen enough (`trueward watch alerts | head`).
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except SystemExit:
+        # Typer's own, for a broken pipe: who read our output has seen enough (`trueward watch alerts | head`).
         return OK
     except Exception as error:
         expected = _expected(error)

@@ -42,7 +42,7 @@ def create_topics(connection: Connection, *, as_json: bool) -> None:
     with broker.one_line(settings):
         created = asyncio.run(create_missing_topics(settings))
     if as_json:
-        output.answer({"created": [settings.topic_prefix + name for name in created]})
+        output.answer({"created": created})
     else:
         output.say(f"created {', '.join(created)}" if created else "every topic is there")
 

@@ -1,0 +1,147 @@
+"""The gateway as a process: what it does while its parts are away, and how it stops."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+
+import httpx
+import psycopg
+import pytest
+
+from deploy.local.broker import Broker
+from shared.broker import create_missing_topics
+from shared.settings import Settings
+from tests.integration.conftest import NOBODY, Start, free_port
+from tests.parts import RestartableBroker
+
+PATIENCE_SECONDS = 40
+
+
+def get(url: str) -> httpx.Response:
+    return httpx.get(url, timeout=20, trust_env=False)
+
+
+async def until_ok(url: str, status: int = 200) -> httpx.Response:
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while (answer := await asyncio.to_thread(get, url)).status_code != status:  # noqa: ASYNC110 (only asking tells)
+            await asyncio.sleep(0.1)
+    return answer
+
+
+async def test_a_database_that_is_not_there_yet_is_waited_for(
+    start: Start, postgres_server: str, template_database: str
+) -> None:
+    name = f"{template_database}_late"
+    dsn = f"{postgres_server.rpartition('/')[0]}/{name}"
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    gateway = start("service", "gateway", "--http-port", str(port), "--postgres", dsn, "--kafka", NOBODY)
+    gateway.wait_until_answers(url)
+    waiting = get(f"{url}/health/ready")
+    assert waiting.status_code == 503
+    assert waiting.headers["content-type"] == "application/problem+json"
+    assert f'database "{name}" does not exist' in waiting.json()["detail"]
+    assert get(f"{url}/api/v1/models").status_code == 503
+    with psycopg.connect(postgres_server, autocommit=True) as administrator:
+        administrator.execute(f'CREATE DATABASE "{name}"'.encode())
+        try:
+            unmigrated = await until_ok(f"{url}/api/v1/models", 503)
+            assert unmigrated.json()["type"].startswith("urn:trueward:problem:database-")
+            administrator.execute(f'DROP DATABASE "{name}" WITH (FORCE)'.encode())
+            administrator.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template_database}"'.encode())
+            assert (await until_ok(f"{url}/health/ready")).json()["status"] == "ready"
+            assert get(f"{url}/api/v1/models").json() == {"models": [], "next_cursor": None}
+            assert gateway.stop() == 0
+        finally:
+            administrator.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)'.encode())
+    assert "trying again" in gateway.said()
+    assert "Traceback" not in gateway.said()
+
+
+def test_a_database_that_is_not_migrated_is_said(start: Start, postgres_server: str) -> None:
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    gateway = start(
+        "service", "gateway", "--http-port", str(port), "--postgres", postgres_server, "--kafka", NOBODY
+    )
+    gateway.wait_until_answers(url)
+    answer = get(f"{url}/api/v1/models")
+    assert answer.status_code == 503
+    assert answer.json()["type"] == "urn:trueward:problem:database-not-migrated"
+    assert "trueward migrate" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_stops_when_told(start: Start, database_dsn: str, number: signal.Signals) -> None:
+    port = free_port()
+    gateway = start("service", "gateway", "--http-port", str(port), "--postgres", database_dsn, "--kafka", NOBODY)
+    gateway.wait_until_answers(f"http://127.0.0.1:{port}")
+    assert gateway.stop(number) == 0
+    assert "Traceback" not in gateway.said()
+    assert "Unclosed" not in gateway.said()
+
+
+def test_a_port_in_use_is_one_clear_line(start: Start) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        gateway = start(
+            "service", "gateway", "--http-port", str(port), "--postgres", "postgresql://x", "--kafka", NOBODY
+        )
+        assert gateway.process.wait(timeout=PATIENCE_SECONDS) == 2
+    assert gateway.said() == f"trueward: cannot listen on 127.0.0.1:{port}: Address already in use\n"
+
+
+def test_a_wrong_setting_is_one_clear_line(start: Start) -> None:
+    gateway = start("service", "gateway", TRUEWARD_DECISION_WAIT_SECONDS="soon")
+    assert gateway.process.wait(timeout=PATIENCE_SECONDS) == 2
+    assert gateway.said().startswith("trueward: TRUEWARD_DECISION_WAIT_SECONDS: ")
+    assert gateway.said().count("\n") == 1
+
+
+def test_only_the_loopback_is_served_unless_told_otherwise(start: Start, database_dsn: str) -> None:
+    port = free_port()
+    gateway = start("service", "gateway", "--http-port", str(port), "--postgres", database_dsn, "--kafka", NOBODY)
+    gateway.wait_until_answers(f"http://127.0.0.1:{port}")
+    # All of 127.0.0.0/8 is this machine; a server on every address would answer here too.
+    with pytest.raises(httpx.ConnectError):
+        get(f"http://127.0.0.2:{port}/health/live")
+
+
+async def test_a_broker_that_goes_and_comes_back_is_found_again(
+    start: Start, database_dsn: str, restartable_broker: RestartableBroker, topic_prefix: str
+) -> None:
+    broker: Broker = restartable_broker.broker
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    environment = {
+        **broker.service_environment(),
+        "TRUEWARD_POSTGRES_DSN": database_dsn,
+        "TRUEWARD_TOPIC_PREFIX": topic_prefix,
+    }
+    gateway = start("service", "gateway", "--http-port", str(port), **environment)
+    gateway.wait_until_answers(url)
+
+    def kafka() -> bool:
+        found: bool = get(f"{url}/api/v1/system/status").json()["dependencies"]["kafka"]["ok"]
+        return found
+
+    async def until(wanted: bool) -> None:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while await asyncio.to_thread(kafka) is not wanted:  # noqa: ASYNC110 (only asking tells)
+                await asyncio.sleep(0.1)
+
+    assert not kafka()
+    await restartable_broker.start()
+    await create_missing_topics(
+        Settings(kafka_bootstrap_servers=broker.bootstrap_servers, topic_prefix=topic_prefix)
+    )
+    await until(wanted=True)
+    restartable_broker.kill()
+    await until(wanted=False)
+    await restartable_broker.start()
+    await until(wanted=True)
+    assert gateway.stop() == 0
