@@ -42,6 +42,9 @@ INTERRUPTED = 130
 MOST_MONTHS = LAST_MONTH - FIRST_DAY.month + 1
 
 
+FAILURES = (StackError, StalledError, GatewayAwayError)
+
+
 class DemoError(RuntimeError):
     """The demo cannot go on; the message says why in one line."""
 
@@ -219,8 +222,7 @@ async def connected(
 
 async def _end(task: asyncio.Task[None]) -> None:
     task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
+    await asyncio.gather(task, return_exceptions=True)
 
 
 async def timings(demo: Demo, streaming: float, altogether: float) -> None:
@@ -247,10 +249,15 @@ def folder_for(data_dir: Path | None) -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="trueward-flights-"))
     # PostgreSQL may run as another user, who must be able to reach its part of the folder.
     folder.chmod(0o755)
+    kept = False
     try:
         yield folder
+    except FAILURES as error:
+        kept = True
+        raise DemoError(f"{error}\nThe logs are kept in {folder}") from error
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        if not kept:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def kills_of(wanted: Sequence[str], days: int) -> dict[int, list[str]]:
@@ -311,7 +318,7 @@ def main(
                 stay=not exit_,
             )
             code = asyncio.run(_stoppable(options, screen))
-    except (DemoError, StackError, StalledError, GatewayAwayError) as error:
+    except (DemoError, *FAILURES) as error:
         screen.console.print(f"The demo cannot go on: {error}", style="red", markup=False)
         code = 1
     sys.exit(code)

@@ -36,23 +36,35 @@ class Listener:
     def __init__(self, story: Story) -> None:
         self._story = story
         self._news = asyncio.Condition()
+        self._failure: Exception | None = None
 
     async def listen(self, consumer: AIOKafkaConsumer) -> None:
-        """Listen until cancelled."""
-        while True:
-            for records in (await consumer.getmany(timeout_ms=1_000)).values():
-                for record in records:
-                    self._story.take(heard(record.topic, record.value))
+        """Listen until cancelled; whoever waits hears of a failure too."""
+        try:
+            while True:
+                await self._hear(consumer)
+        except Exception as error:
+            self._failure = error
             async with self._news:
                 self._news.notify_all()
+            raise
+
+    async def _hear(self, consumer: AIOKafkaConsumer) -> None:
+        for records in (await consumer.getmany(timeout_ms=1_000)).values():
+            for record in records:
+                self._story.take(heard(record.topic, record.value))
+        async with self._news:
+            self._news.notify_all()
 
     async def until(self, condition: Callable[[], bool], awaited: str) -> None:
         """Wait for something to be true of the story. Raises :class:`StalledError`."""
         try:
             async with asyncio.timeout(PATIENCE_SECONDS), self._news:
-                await self._news.wait_for(condition)
+                await self._news.wait_for(lambda: self._failure is not None or condition())
         except TimeoutError as error:
             raise StalledError(f"waited {PATIENCE_SECONDS} s for {awaited}") from error
+        if self._failure is not None:
+            raise StalledError(f"what Trueward says cannot be followed: {self._failure!r}") from self._failure
 
 
 async def poll(ask: Callable[[], Awaitable[bool]], awaited: str) -> None:

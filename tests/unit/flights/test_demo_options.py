@@ -1,8 +1,9 @@
+import shutil
 from pathlib import Path
 
 import pytest
 
-from examples.flights.__main__ import DemoError, folder_for, kills_of
+from examples.flights.__main__ import DemoError, StackError, folder_for, kills_of
 
 
 @pytest.mark.parametrize(
@@ -41,3 +42,14 @@ def test_a_folder_of_its_own_goes_at_the_end() -> None:
     with folder_for(None) as folder:
         (folder / "something").touch()
     assert not folder.exists()
+
+
+def test_a_folder_of_its_own_is_kept_where_something_failed() -> None:
+    with (
+        pytest.raises(DemoError, match=r"up has ended\nThe logs are kept in ") as failure,
+        folder_for(None) as folder,
+    ):
+        raise StackError("up has ended")
+    assert str(folder) in str(failure.value)
+    assert folder.exists()
+    shutil.rmtree(folder)

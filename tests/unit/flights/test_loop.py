@@ -234,3 +234,10 @@ async def test_a_wait_without_end_says_what_was_waited_for(world: World, monkeyp
         world.gateway.away = True
         with pytest.raises(StalledError, match="the alerts of 2013-03-02"):
             await advancing
+
+
+async def test_a_listener_that_fails_does_not_leave_others_waiting(world: World) -> None:
+    async with world.advancing(0) as advancing:
+        world.topics.say("snapshots", as_of="not a time")
+        with pytest.raises(StalledError, match="cannot be followed: ValueError"):
+            await asyncio.wait_for(advancing, 5)
