@@ -142,7 +142,7 @@ class Demo:
         rows = []
         for each, begin, end in zip(versions, begins, ends, strict=True):
             figures = await self.gateway.monitoring(version=each["version"], window="all")
-            rows.append((each["version"], f"{begin:%d %b} to {end:%d %b}", figures["metrics"]))
+            rows.append((each["version"], f"{begin:%d %b}-{end:%d %b}", figures["metrics"]))
         return rows
 
     async def verify(self) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 
+from rich.box import HORIZONTALS
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
@@ -57,9 +58,8 @@ class Screen:
         """A progress bar over the days."""
         bar = Progress(
             TextColumn("{task.description}"),
-            BarColumn(),
+            BarColumn(bar_width=16),
             MofNCompleteColumn(),
-            TextColumn("days"),
             TimeElapsedColumn(),
             TextColumn("[dim]{task.fields[note]}"),
             console=self.console,
@@ -69,9 +69,10 @@ class Screen:
 
     def versions(self, rows: Iterable[VersionRow]) -> None:
         """The summary: a line for each version."""
-        table = Table(title="What each version came to", title_justify="left")
-        for name in ("version", "in service", "predictions", "evaluated", "accuracy", "Brier"):
-            table.add_column(name, justify="left" if name in {"version", "in service"} else "right")
+        # Narrow enough for a terminal of 80 columns.
+        table = Table(title="What each version came to", title_justify="left", box=HORIZONTALS, padding=0)
+        for name in ("version", "in service", "predicted", "evaluated", "accuracy", "Brier"):
+            table.add_column(name, justify="left" if name in {"version", "in service"} else "right", no_wrap=True)
         for version, period, metrics in rows:
             table.add_row(
                 version,
@@ -122,10 +123,7 @@ class Days:
     def advance(self, chapter: Chapter) -> None:
         """A day is through."""
         metrics = chapter.snapshot["metrics"]
-        figures = (
-            f"{metrics['evaluated_predictions']:,} evaluated in 7 days, accuracy {_figure(metrics['accuracy'])},"
-            f" Brier {_figure(metrics['brier_score'])}"
-        )
+        figures = f"accuracy {_figure(metrics['accuracy'])} Brier {_figure(metrics['brier_score'])}"
         colour = COLOURS[chapter.state]
         self._bar.update(
             self._task,
