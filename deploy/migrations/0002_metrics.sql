@@ -19,7 +19,7 @@ CREATE TABLE metrics.partition_time (
     PRIMARY KEY (topic, partition)
 );
 COMMENT ON TABLE metrics.partition_time IS
-    'Event clock only: the event time, in microseconds since 1970, of the record that a partition waits at; null: none yet.';
+    'Event clock only: the event time, in microseconds since 1970, of the record that a partition waits at, or waited at last.';
 
 -- Names. Ids are 64-bit hashes of the names, so that every instance knows them without asking.
 CREATE TABLE metrics.version (
