@@ -93,6 +93,8 @@ class Child:
         while True:
             began = time.monotonic()
             how = await self._run_once()
+            if self._supervisor.is_stopping:
+                return
             self.failures = 1 if time.monotonic() - began > HEALTHY_AFTER_S else self.failures + 1
             delay = restart_delay_s(self.failures)
             self._say(SUPERVISOR, f"{self.spec.name} {how}; starting it again in {delay:g} s")
@@ -170,7 +172,7 @@ class Supervisor:
         self._changed = changed
         self._stages: list[list[Child]] = []
         self._resuming: dict[Child, asyncio.Task[None]] = {}
-        self._is_stopping = False
+        self.is_stopping = False
 
     @property
     def pids(self) -> dict[str, int]:
@@ -203,7 +205,7 @@ class Supervisor:
         """Stop everything, the last stage first, for good."""
         for task in list(self._resuming.values()):
             task.cancel()
-        self._is_stopping = True
+        self.is_stopping = True
         for stage in reversed(self._stages):
             await asyncio.gather(*(child.stop() for child in stage))
 
@@ -228,7 +230,7 @@ class Supervisor:
         finally:
             del self._resuming[child]
         for follower in self._followers(child):
-            if not self._is_stopping:
+            if not self.is_stopping:
                 follower.start()
 
     def _followers(self, child: Child) -> list[Child]:

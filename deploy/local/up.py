@@ -135,8 +135,13 @@ class Stack:
         if not self._broker.broker.keeps_records_across_restarts:
             self._say(SUPERVISOR, "this broker forgets its records when it stops: topics do not survive a restart")
         await asyncio.gather(asyncio.to_thread(self._postgres.prepare), asyncio.to_thread(self._broker.prepare))
-        await self._start_postgres()
-        await self._start_broker()
+        if any(process.forgets for process in self._broker.processes):
+            await self._start_postgres()  # first, because the inboxes are reset before the broker starts
+            await self._start_broker()
+        else:
+            await asyncio.gather(self._start_postgres(), self._start_broker())
+        if self._broker.processes:
+            await self._forget_offsets_of_another_log()
         await self.supervisor.start(self._services)
         self._complete = True
         self._write_endpoints()
@@ -173,7 +178,6 @@ class Stack:
             if not await broker_answers(plan.broker.bootstrap_servers):
                 raise UsageError(f"no broker answers at {plan.broker.bootstrap_servers}, given with --kafka")
             return
-        await self._forget_offsets_of_another_log()
         await self.supervisor.start(
             dataclasses.replace(process, before_start=self._reset_inboxes) if process.forgets else process
             for process in plan.processes
@@ -300,12 +304,9 @@ def _signals(supervisor: Supervisor) -> Iterator[asyncio.Event]:
         told.set()
 
     loop = asyncio.get_running_loop()
-    # Under nohup a hang-up is ignored, and stays so.
-    handled = [
-        number
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-        if signal.getsignal(number) is not signal.SIG_IGN
-    ]
+    handled = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # under nohup it is ignored, and stays so
+        handled.append(signal.SIGHUP)
     for number in handled:
         loop.add_signal_handler(number, handle)
     try:
