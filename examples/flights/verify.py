@@ -36,6 +36,7 @@ FIRST_MIDNIGHT = datetime(2013, 3, 1, tzinfo=UTC)
 WINDOWS = {"1d": 1, "7d": 7, "30d": 30, "all": None}
 SEGMENTS = ("carrier", "origin")
 TOLERANCE = 1e-9
+CLIPPED = 1e-15
 MILLION = 1_000_000
 SHOWN_DIFFERENCES = 5
 SILENCE_SECONDS = 30
@@ -211,6 +212,8 @@ class Recomputed:
         self._outcome = flights["outcome"].fillna(0).to_numpy().astype(np.int64)
         self._millionths = flights["millionths"].to_numpy().astype(np.int64)
         self._correct = (2 * self._millionths >= MILLION) == (self._outcome == 1)
+        given_outcome = np.where(self._outcome == 1, self._millionths, MILLION - self._millionths) / MILLION
+        self._log_loss = -np.log(np.clip(given_outcome, CLIPPED, 1 - CLIPPED))
         self._squared_error = (self._millionths - self._outcome * MILLION) ** 2
 
     def figures(self, selected: np.ndarray, as_of: datetime, days: int | None) -> Figures:
@@ -228,6 +231,7 @@ class Recomputed:
             "evaluated_predictions": evaluated,
             "accuracy": _share(self._correct[rows].sum(), evaluated),
             "brier_score": _share(self._squared_error[rows].sum(), evaluated * MILLION**2),
+            "log_loss": float(self._log_loss[rows].mean()) if evaluated else None,
             "positive_rate": _share(self._outcome[rows].sum(), evaluated),
             "predicted_positive_rate": _share((2 * self._millionths[rows] >= MILLION).sum(), evaluated),
         }

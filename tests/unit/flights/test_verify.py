@@ -1,4 +1,5 @@
 import json
+import math
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -42,7 +43,9 @@ def test_figures_of_a_few_flights() -> None:
         flight(2, 4, 0, 0),
         flight(3, None, None, 900_000),
     )
-    assert figures(true, 24, 1) == {
+    shown = figures(true, 24, 1)
+    assert shown.pop("log_loss") == pytest.approx((math.log(1 / 0.5) + math.log(1 / 0.499999)) / 3)
+    assert shown == {
         "predictions": 4,
         "labels_awaited": 1,
         "label_coverage": 0.75,
