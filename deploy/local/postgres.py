@@ -227,10 +227,22 @@ def _common_ground() -> Path:
 
 
 def _reachable_folder(folder: Path, account: Account) -> Path:
-    """``folder``, or a stand-in for it where ``account`` cannot reach it (below /root, for example)."""
+    """``folder``, or a stand-in for it where ``account`` cannot reach it (below /root, for example).
+
+    A link in the place of ``folder`` leads to the stand-in: whoever removes the data directory removes the link,
+    and with it the database.
+    """
     if _can_reach(folder, account):
         return folder
-    return _common_ground() / hashlib.sha256(str(folder).encode()).hexdigest()[:16]
+    stand_in = _common_ground() / hashlib.sha256(str(folder).encode()).hexdigest()[:16]
+    if not folder.is_symlink():
+        shutil.rmtree(stand_in, ignore_errors=True)
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            folder.symlink_to(stand_in)
+        except OSError as error:
+            raise UsageError(f"{folder} cannot be made a link to {stand_in}: {error.strerror}") from error
+    return stand_in
 
 
 def _reachable_binaries(installed: Path, number: str, account: Account) -> Path:

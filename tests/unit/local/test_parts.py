@@ -189,9 +189,15 @@ def test_a_folder_that_the_unprivileged_user_cannot_reach_gets_a_stand_in(
     closed.chmod(0o700)
     monkeypatch.setattr(postgres, "COMMON_GROUND", ground)
     monkeypatch.setattr(postgres, "_can_reach", lambda path, _: closed not in path.parents)
-    stand_in = postgres._reachable_folder(closed / "within" / "postgres", nobody)
+    folder = closed / "within" / "postgres"
+    stand_in = postgres._reachable_folder(folder, nobody)
     assert stand_in.parent == ground
-    assert stand_in == postgres._reachable_folder(closed / "within" / "postgres", nobody)
+    (stand_in / "data").mkdir(parents=True)
+    assert postgres._reachable_folder(folder, nobody) == stand_in
+    assert (folder / "data").is_dir()
+    folder.unlink()  # as by someone who removes the data directory
+    assert postgres._reachable_folder(folder, nobody) == stand_in
+    assert not stand_in.exists()
     assert postgres._reachable_folder(tmp_path / "postgres", nobody) == tmp_path / "postgres"
 
 
