@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from shared.contracts.alerts import AlertId, EscalationLevel, ModelState, RecommendedAction, Severity
+from shared.contracts.dead_letters import RefusalReason
 from shared.contracts.models import Artifact, ModelVersion, Policy, Window
 from shared.contracts.retraining import Action, CitedAlert, Job, Reason, Trigger
 from shared.contracts.snapshots import Champion, ReliabilityBin
@@ -333,6 +334,25 @@ class SystemStatus(Answer):
     outbox: dict[str, OutboxStatus]
     clock: ClockStatus | None
     artifacts: list[ModelArtifact]
+
+
+class RefusedEvent(Answer):
+    """An event that was not sent, and the rule that it broke."""
+
+    index: Count = Field(description="Its place among the events of the body, from 0; blank lines do not count.")
+    field: str | None = Field(description="The field that broke the rule; null where it is the whole event.")
+    reason: RefusalReason = Field(description="The kind of rule, as dead letters name it.")
+    rule: str = Field(description="The rule, in words.")
+
+
+class Ingested(Answer):
+    """What became of the events of a body."""
+
+    accepted: Count = Field(description="Events that the broker has acknowledged.")
+    refused: list[RefusedEvent] = Field(description="Events that were not sent.")
+    unknown_fields: dict[str, Count] = Field(
+        description="Fields that no contract knows, and how often they came: accepted, but nothing reads them."
+    )
 
 
 class Live(Answer):

@@ -12,6 +12,7 @@ from fastapi.responses import HTMLResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from services.gateway import openapi, page, problems, resources
+from services.gateway.ingest import ingest
 from services.gateway.instruments import Watched
 from services.gateway.routes import health, mlops, system
 from services.gateway.settings import GatewaySettings
@@ -47,7 +48,7 @@ def create_app(settings: GatewaySettings) -> FastAPI:
         redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,
     )
-    for router in (mlops, system, health):
+    for router in (mlops, ingest, system, health):
         app.include_router(router)
     _add_metrics(app)
     _add_page(app)

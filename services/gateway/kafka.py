@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -17,7 +17,7 @@ from shared.broker import make_producer
 from shared.contracts.retraining import RetrainRequest
 from shared.inbox import Place
 from shared.retries import until_done
-from shared.topics import RETRAIN_REQUESTS
+from shared.topics import RETRAIN_REQUESTS, Topic
 
 CLIENT_ID = "trueward-gateway"
 STOP_SECONDS = 2
@@ -29,12 +29,14 @@ class Clients:
     """aiokafka's clients; each keeps itself connected once it was."""
 
     producer: AIOKafkaProducer
+    bulk: AIOKafkaProducer
+    """For what users publish over HTTP: a flood of it holds up no command."""
     consumer: AIOKafkaConsumer
     admin: AIOKafkaAdminClient
 
     async def stop(self) -> None:
         """Stop them, in whatever state they are; waiting for a broker that is away has an end."""
-        for stop in (self.producer.stop, self.consumer.stop, self.admin.close):
+        for stop in (self.producer.stop, self.bulk.stop, self.consumer.stop, self.admin.close):
             try:
                 async with asyncio.timeout(STOP_SECONDS):
                     await stop()
@@ -71,6 +73,30 @@ class Kafka:
                 describe(error),
                 f"The request {request.request_id} may still arrive; the same Idempotency-Key asks for it again.",
             ) from error
+
+    async def publish(self, topic: Topic, records: Sequence[tuple[bytes, bytes]]) -> None:
+        """Send users' events (key, value); returns once every in-sync replica has all of them.
+
+        Raises ``Problem`` (503) otherwise; some may have arrived then.
+        """
+        if self._clients is None:
+            raise self._away(self._why, "Nothing was sent: send it again in a moment.")
+        name = self._settings.topic_prefix + topic.name
+        acknowledgements: list[asyncio.Future[object]] = []
+        try:
+            async with asyncio.timeout(self._settings.ingest_wait_seconds):
+                for key, value in records:
+                    acknowledgements.append(await self._clients.bulk.send(name, value, key=key))
+                await asyncio.gather(*acknowledgements)
+        except (KafkaError, TimeoutError) as error:
+            raise self._away(
+                describe(error),
+                "Some of the events may have arrived: send all of them again, what arrives twice changes nothing.",
+            ) from error
+        finally:
+            # Nobody waits for these any more.
+            for acknowledgement in acknowledgements:
+                acknowledgement.cancel()
 
     async def obstacle(self) -> str | None:
         """Why the broker is away, or None when it answers."""
@@ -111,11 +137,16 @@ class Kafka:
         servers = settings.kafka_bootstrap_servers
         clients = Clients(
             producer=make_producer(settings, CLIENT_ID),
+            # What arrives twice changes nothing, and a producer without a session cannot lose it in a timeout.
+            bulk=make_producer(
+                settings.model_copy(update={"kafka_idempotent_producer": False}), f"{CLIENT_ID}-ingest"
+            ),
             consumer=AIOKafkaConsumer(bootstrap_servers=servers, client_id=CLIENT_ID, enable_auto_commit=False),
             admin=AIOKafkaAdminClient(bootstrap_servers=servers, client_id=CLIENT_ID),
         )
         try:
             await clients.producer.start()
+            await clients.bulk.start()
             await clients.consumer.start()
             await clients.admin.start()
         except BaseException as error:

@@ -6,6 +6,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
+from services.gateway.ingest_description import event_schemas
 from services.gateway.problems import PROBLEM_JSON, ProblemDocument
 
 _PROBLEM_REF = "#/components/schemas/Problem"
@@ -13,7 +14,11 @@ _MEANINGS = {
     403: "A browser asked on behalf of another site, or ahead of its user.",
     404: "Unknown: the problem lists what to check.",
     409: "The request contradicts what is so.",
+    408: "The body did not come in time.",
+    413: "The body has too many bytes: send it in parts.",
+    415: "The body is of a media type or an encoding that is not taken.",
     422: "A parameter, header or body field broke a rule: `errors` names both.",
+    429: "Too much is being taken in: send the same again after `Retry-After` seconds.",
     500: "The gateway made a mistake.",
     503: "PostgreSQL or Kafka is away: ask again after `Retry-After` seconds.",
 }
@@ -32,7 +37,7 @@ def _problem(status: int) -> dict[str, Any]:
         "description": _MEANINGS[status],
         "content": {PROBLEM_JSON: {"schema": {"$ref": _PROBLEM_REF}}},
     }
-    if status == 503:  # noqa: PLR2004 (it is its own name)
+    if status in (429, 503):
         response["headers"] = _RETRY_AFTER
     return response
 
@@ -45,5 +50,6 @@ def describe(app: FastAPI) -> dict[str, Any]:
         schemas = document.setdefault("components", {}).setdefault("schemas", {})
         schemas.update(schema.pop("$defs", {}))
         schemas["Problem"] = schema
+        schemas.update(event_schemas())
         app.openapi_schema = document
     return app.openapi_schema

@@ -13,6 +13,7 @@ from fastapi import Depends, Request
 
 from services.gateway.commands import Commands
 from services.gateway.database import Database
+from services.gateway.intake import Intake
 from services.gateway.kafka import Kafka
 from services.gateway.settings import GatewaySettings
 from services.gateway.status import Status
@@ -30,6 +31,8 @@ class Resources:
     commands: Commands
     status: Status
     kafka: Kafka
+    intake: Intake
+    most_body_bytes: int
 
 
 @asynccontextmanager
@@ -52,6 +55,8 @@ async def opened(settings: GatewaySettings) -> AsyncIterator[Resources]:
                 commands=Commands(store, kafka, settings.decision_wait_seconds),
                 status=Status(settings, store, kafka, http),
                 kafka=kafka,
+                intake=Intake(settings.ingest_requests_in_flight, settings.ingest_bytes_in_flight),
+                most_body_bytes=settings.ingest_body_bytes,
             )
         finally:
             for task in background:

@@ -6,6 +6,8 @@ from pydantic import Field
 
 from shared.settings import Settings
 
+MEBIBYTE = 1024 * 1024
+
 
 class GatewaySettings(Settings):
     """Settings of the gateway."""
@@ -23,6 +25,19 @@ class GatewaySettings(Settings):
     )
     kafka_wait_seconds: float = Field(
         3.0, gt=0, le=60, description="How long a request waits for the broker before it counts as away."
+    )
+    ingest_body_bytes: int = Field(16 * MEBIBYTE, gt=0, description="Largest body of events taken over HTTP.")
+    ingest_bytes_in_flight: int = Field(
+        64 * MEBIBYTE, gt=0, description="Most bytes of events held at once; more is answered by a 429."
+    )
+    ingest_requests_in_flight: int = Field(
+        32, gt=0, description="Most requests with events held at once; more are answered by a 429."
+    )
+    ingest_wait_seconds: float = Field(
+        10.0,
+        gt=0,
+        le=300,
+        description="How long the broker's acknowledgement of events is waited for before a 503.",
     )
 
     def service_urls(self) -> dict[str, str | None]:

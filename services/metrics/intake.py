@@ -22,6 +22,7 @@ from shared.effects import Effects
 from shared.errors import Refusal
 from shared.inbox import Place
 from shared.instruments import UNKNOWN_FIELDS_TOTAL
+from shared.publishing import unsupported
 from shared.records import Record
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -120,7 +121,7 @@ def _sort_in(batch: Batch, record: Record, event: Contract, effects: Effects) ->
     match event:
         case observations.Prediction():
             if event.probability is None:
-                effects.refuse(record, _unsupported(event))
+                effects.refuse(record, unsupported(event))
             else:
                 # -0.0 is the same probability as 0.0, and must not look like another prediction.
                 batch.predictions.append(_new_prediction(record, event, event.probability + 0.0))
@@ -136,11 +137,6 @@ def _sort_in(batch: Batch, record: Record, event: Contract, effects: Effects) ->
             batch.policies.append((record, event))
         case _:
             raise AssertionError(f"no rule for {type(event).__name__}")
-
-
-def _unsupported(event: observations.Prediction) -> Refusal:
-    field_name = "value" if event.probabilities is None else "probabilities"
-    return Refusal("unsupported", field_name, "only binary predictions (probability) are evaluated so far")
 
 
 def _new_prediction(record: Record, event: observations.Prediction, probability: float) -> NewPrediction:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from shared.contracts.base import Contract, unknown_fields
-from shared.contracts.models import ModelVersion
-from shared.contracts.observations import Label, OpenLineageRunEvent, PipelineRun, Prediction, Tick
-from shared.decoding import decode
 from shared.errors import Refusal, UsageError
+from shared.publishing import decode_published, key_of
 from shared.records import Record
 from shared.topics import Topic
 
@@ -55,7 +52,7 @@ def check(lines: Iterable[bytes], topic: Topic, *, source: str, now: datetime, f
         value = line.strip()
         if not value:
             continue
-        event = _decode(value, topic, number, now)
+        event = decode_published(Record(topic.name, 0, number, now, None, value), topic)
         match event:
             case Refusal() if first is None:
                 first = (number, event)
@@ -67,34 +64,3 @@ def check(lines: Iterable[bytes], topic: Topic, *, source: str, now: datetime, f
                 yield Keyed(key_of(event).encode(), value)
     if first is not None:
         raise BadLineError(source, *first, further)
-
-
-def key_of(event: Contract) -> str:
-    """The key that the registry names for an event of an input topic."""
-    match event:
-        case Prediction():
-            return event.entity
-        case Label():
-            return event.entity_id
-        case PipelineRun():
-            return event.pipeline
-        case OpenLineageRunEvent():
-            run = event.as_pipeline_run()
-            return run.pipeline if run else f"{event.job.namespace}/{event.job.name}"
-        case ModelVersion():
-            return event.model
-    raise TypeError(f"{type(event).__name__} is not published from lines")
-
-
-def _decode(value: bytes, topic: Topic, number: int, now: datetime) -> Contract | Refusal:
-    """As the services read a record of the topic."""
-    record = Record(topic.name, 0, number, now, None, value)
-    event = decode(record, topic.contract)
-    if not isinstance(event, Refusal) or event.reason != "invalid":
-        return event
-    document = json.loads(value)
-    if isinstance(document, dict) and "tick" in document and Tick in topic.contracts:
-        return Refusal("unsupported", "tick", "`trueward publish tick TIME` sends a tick, to every partition")
-    if isinstance(document, dict) and "eventTime" in document and OpenLineageRunEvent in topic.contracts:
-        return decode(record, OpenLineageRunEvent)
-    return event
