@@ -21,7 +21,7 @@ from tests.integration.conftest import RunningCommand, Start, free_port
 from tests.unit.retrain.builders import BAD_ACCURACY, MODEL, make_request, make_snapshot, make_update
 from tests.unit.retrain.harness import TOPICS
 
-PATIENCE_SECONDS = 60
+PATIENCE_SECONDS = 120
 
 
 @asynccontextmanager
@@ -155,7 +155,7 @@ async def test_a_lease_that_ended_while_nobody_listened_is_not_over_until_the_un
 ) -> None:
     deployed = Deployed(kafka_broker, topic_prefix, database_dsn, start)
     async with producing(kafka_broker) as producer:
-        service = await deployed.started(lease_grace="20s")
+        service = await deployed.started(lease_grace="10m")
         await deployed.publish(producer, make_snapshot(1, **BAD_ACCURACY, policy={"lease_seconds": 1}))
         (job,) = await statuses(kafka_broker, topic_prefix, "queued")
         await deployed.publish(producer, make_update(job, "started"))
@@ -164,7 +164,7 @@ async def test_a_lease_that_ended_while_nobody_listened_is_not_over_until_the_un
         await until_past(database_dsn, running.lease_expires_at)
 
         await deployed.publish(producer, make_update(job, "completed", model_version="v2"))
-        service = await deployed.started(lease_grace="20s")
+        service = await deployed.started(lease_grace="60s")
         told = await statuses(kafka_broker, topic_prefix, "completed")
         assert service.stop() == 0
     assert [each.status for each in told] == ["queued", "running", "completed"]

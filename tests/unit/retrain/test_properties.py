@@ -7,7 +7,7 @@ from collections import Counter
 from itertools import pairwise
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.retrain.domain.coverage import COVERED_FOR
@@ -18,6 +18,9 @@ from shared.contracts.retraining import Job, JobUpdate
 from shared.contracts.snapshots import Snapshot, VersionMetrics
 from tests.unit.retrain.builders import EPOCH, HOUR, make_alert, make_request, make_snapshot, make_update
 from tests.unit.retrain.harness import MemoryRetrain, Told
+
+# A busy machine is no counterexample.
+unhurried = settings(deadline=None)
 
 MODELS = st.sampled_from(["a", "b"])
 SEQUENCES = st.integers(1, 8)
@@ -89,6 +92,7 @@ def facts(told: Told) -> tuple[Any, Any]:
     return told.decisions, told.jobs
 
 
+@unhurried
 @given(st.lists(EVENTS, max_size=25), st.data())
 def test_batching_changes_nothing(events: list[Contract], data: st.DataObject) -> None:
     cuts = sorted(data.draw(st.lists(st.integers(0, len(events)), max_size=6)))
@@ -104,6 +108,7 @@ def test_batching_changes_nothing(events: list[Contract], data: st.DataObject) -
     assert kept_in_batches == kept
 
 
+@unhurried
 @given(st.lists(EVENTS.filter(lambda event: not isinstance(event, JobUpdate)), max_size=20), st.data())
 def test_what_comes_again_later_changes_nothing(events: list[Contract], data: st.DataObject) -> None:
     """Snapshots and requests that were decided on, however much later and however often they come again."""
@@ -118,6 +123,7 @@ def test_what_comes_again_later_changes_nothing(events: list[Contract], data: st
     assert kept_after == kept
 
 
+@unhurried
 @given(st.lists(EVENTS, max_size=25), st.data())
 def test_an_event_sent_twice_in_a_row_changes_nothing(events: list[Contract], data: st.DataObject) -> None:
     twice = [event for event in events for _ in range(data.draw(st.integers(1, 3), label=type(event).__name__))]
@@ -129,6 +135,7 @@ def test_an_event_sent_twice_in_a_row_changes_nothing(events: list[Contract], da
     assert kept_after == kept
 
 
+@unhurried
 @given(st.lists(EVENTS, max_size=40))
 def test_one_active_job_a_model_and_one_job_a_cause(events: list[Contract]) -> None:
     retrain = MemoryRetrain()
