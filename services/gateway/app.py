@@ -11,9 +11,11 @@ from fastapi import FastAPI, Response
 from fastapi.responses import HTMLResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from services.gateway import openapi, page, problems, resources
+from services.gateway import listing, openapi, problems, resources
 from services.gateway.ingest import ingest
 from services.gateway.instruments import Watched
+from services.gateway.page import routes as page
+from services.gateway.page.live import Live
 from services.gateway.routes import health, mlops, system
 from services.gateway.settings import GatewaySettings
 from shared import logs
@@ -30,10 +32,11 @@ with `cursor`, set to the `next_cursor` of the answer before.
 
 def create_app(settings: GatewaySettings) -> FastAPI:
     """The gateway's ASGI application. Its lifespan opens what it needs, and waits for nothing."""
+    live = Live(settings)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with resources.opened(settings) as held:
+        async with resources.opened(settings, live) as held:
             app.state.resources = held
             yield
 
@@ -42,16 +45,17 @@ def create_app(settings: GatewaySettings) -> FastAPI:
         version=version("trueward"),
         description=DESCRIPTION,
         lifespan=lifespan,
-        # Their pages would load scripts from outside; / lists the endpoints, /openapi.json says it all.
+        # Their pages would load scripts from outside; /api lists the endpoints, /openapi.json says it all.
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,
     )
-    for router in (mlops, ingest, system, health):
+    app.state.live = live
+    for router in (mlops, ingest, page.reads, system, health, page.files):
         app.include_router(router)
     _add_metrics(app)
-    _add_page(app)
+    _add_listing(app)
     problems.install(app)
     app.add_middleware(Watched)
     app.openapi = lambda: openapi.describe(app)  # type: ignore[method-assign]
@@ -76,11 +80,11 @@ def _add_metrics(app: FastAPI) -> None:
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
 
-def _add_page(app: FastAPI) -> None:
-    @app.get("/", include_in_schema=False)
-    async def index() -> Response:
-        headers = {"Content-Security-Policy": page.CONTENT_SECURITY_POLICY}
-        return HTMLResponse(page.render(app.openapi()), headers=headers)
+def _add_listing(app: FastAPI) -> None:
+    @app.get("/api", include_in_schema=False)
+    async def endpoints() -> Response:
+        headers = {"Content-Security-Policy": listing.CONTENT_SECURITY_POLICY}
+        return HTMLResponse(listing.render(app.openapi()), headers=headers)
 
 
 def main() -> None:
@@ -88,7 +92,8 @@ def main() -> None:
     settings = GatewaySettings()
     logs.configure("gateway", log_format=settings.log_format, level=settings.log_level)
     listening = bind(settings.http_host, settings.http_port)
-    asyncio.run(serve(create_app(settings), listening))
+    app = create_app(settings)
+    asyncio.run(serve(app, listening, app.state.live.until_stopped))
 
 
 if __name__ == "__main__":

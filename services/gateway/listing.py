@@ -1,4 +1,4 @@
-"""The room of the page: for now the list of what can be asked, made from the API's own description."""
+"""The list of what can be asked, made from the API's own description."""
 
 from __future__ import annotations
 

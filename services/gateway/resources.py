@@ -15,6 +15,8 @@ from services.gateway.commands import Commands
 from services.gateway.database import Database
 from services.gateway.intake import Intake
 from services.gateway.kafka import Kafka
+from services.gateway.page.live import Live
+from services.gateway.page.reader import Reader
 from services.gateway.settings import GatewaySettings
 from services.gateway.status import Status
 from services.gateway.store import Store
@@ -33,10 +35,12 @@ class Resources:
     kafka: Kafka
     intake: Intake
     most_body_bytes: int
+    reader: Reader
+    live: Live
 
 
 @asynccontextmanager
-async def opened(settings: GatewaySettings) -> AsyncIterator[Resources]:
+async def opened(settings: GatewaySettings, live: Live) -> AsyncIterator[Resources]:
     """Open everything without waiting for anything: what is away is connected when it comes."""
     async with (
         Database.opened(settings) as database,
@@ -46,6 +50,7 @@ async def opened(settings: GatewaySettings) -> AsyncIterator[Resources]:
         kafka = Kafka(settings)
         background = [
             asyncio.create_task(kafka.run()),
+            asyncio.create_task(live.run()),
             # Requests ask for themselves; this one is for the log, which says what is waited for.
             asyncio.create_task(until_done("PostgreSQL", store.ping)),
         ]
@@ -55,6 +60,8 @@ async def opened(settings: GatewaySettings) -> AsyncIterator[Resources]:
                 commands=Commands(store, kafka, settings.decision_wait_seconds),
                 status=Status(settings, store, kafka, http),
                 kafka=kafka,
+                reader=Reader(database, settings.topic_prefix),
+                live=live,
                 intake=Intake(settings.ingest_requests_in_flight, settings.ingest_bytes_in_flight),
                 most_body_bytes=settings.ingest_body_bytes,
             )

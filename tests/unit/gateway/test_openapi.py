@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from services.gateway import page
+from services.gateway import listing
 from services.gateway.answers import AlertThresholds
 from services.gateway.app import create_app
 from services.gateway.settings import GatewaySettings
@@ -28,6 +28,11 @@ ENDPOINTS = {
     ("post", "/api/v1/ingest/labels"): [],
     ("post", "/api/v1/ingest/pipeline-runs"): [],
     ("post", "/api/v1/ingest/model-versions"): [],
+    ("get", "/api/v1/overview"): ["q", "state", "sort", "limit", "points", "cursor"],
+    ("get", "/api/v1/mlops/monitoring/series"): ["model", "days", "points"],
+    ("get", "/api/v1/mlops/monitoring/segments"): ["model", "version", "window"],
+    ("get", "/api/v1/mlops/alerts/transitions"): ["model", "limit", "cursor"],
+    ("get", "/api/v1/mlops/retrain/decisions"): ["model", "action", "limit", "cursor"],
     ("get", "/api/v1/system/status"): [],
     ("get", "/api/v1/models"): ["limit", "cursor"],
     ("get", "/health/live"): [],
@@ -83,16 +88,16 @@ def test_every_field_of_an_answer_is_always_there() -> None:
         assert set(schema["required"]) == set(schema["properties"]), name
 
 
-def test_the_page_loads_nothing_and_lists_every_endpoint() -> None:
-    html = page.render(DOCUMENT)
+def test_the_listing_loads_nothing_and_lists_every_endpoint() -> None:
+    html = listing.render(DOCUMENT)
     assert not re.search(r"<(script|link|img|style|iframe)|https?:|url\(", html)
     for _, path in ENDPOINTS:
         assert path in html
 
 
-def test_the_page_escapes_what_it_shows() -> None:
+def test_the_listing_escapes_what_it_shows() -> None:
     operation = {"description": "<b>", "parameters": [{"name": "<i>", "in": "query"}]}
-    html = page.render({"paths": {"/<u>": {"get": operation}}, "openapi": "3.1.0", "info": {"version": "<s>"}})
+    html = listing.render({"paths": {"/<u>": {"get": operation}}, "openapi": "3.1.0", "info": {"version": "<s>"}})
     assert not re.search(r"<[bius]>", html)
 
 
