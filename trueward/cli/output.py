@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 
 from rich.console import Console
 from rich.progress import (
@@ -75,3 +76,13 @@ def progress(what: str, total: int | None, *, as_bytes: bool, hidden: bool) -> I
     with bar:
         task = bar.add_task(what, total=total)
         yield lambda steps: bar.advance(task, steps)
+
+
+def moment(time: datetime) -> str:
+    """A moment, to the second, in UTC."""
+    return time.strftime("%Y-%m-%d %H:%M:%SZ")
+
+
+def figure(value: float | None) -> str:
+    """A figure to four digits; unknown is said, not invented."""
+    return "unknown" if value is None else f"{value:.4f}"

@@ -8,7 +8,7 @@ from typing import Any
 from trueward.cli import output
 from trueward.cli.connection import Connection
 from trueward.cli.http import ask, pages
-from trueward.cli.watch import moment
+from trueward.cli.output import moment
 
 PAGE = 200
 UNKNOWN = "-"

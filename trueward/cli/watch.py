@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import sys
 from contextlib import aclosing
-from datetime import datetime
 from typing import Literal
 
 from pydantic import ValidationError
@@ -17,6 +16,7 @@ from shared.contracts.snapshots import Snapshot
 from shared.topics import ALERTS, RETRAIN_DECISIONS, RETRAIN_JOBS, SNAPSHOTS, Topic
 from trueward.cli import broker, output
 from trueward.cli.connection import Connection
+from trueward.cli.output import figure, moment
 
 Subject = Literal["alerts", "jobs", "decisions", "snapshots"]
 TOPICS: dict[Subject, Topic] = {
@@ -136,13 +136,3 @@ def _snapshot(event: Snapshot) -> str:
         f" {metrics.evaluated_predictions:,} evaluated, accuracy {figure(metrics.accuracy)},"
         f" Brier {figure(metrics.brier_score)}{behind}"
     )
-
-
-def moment(time: datetime) -> str:
-    """A moment, to the second, in UTC."""
-    return time.strftime("%Y-%m-%d %H:%M:%SZ")
-
-
-def figure(value: float | None) -> str:
-    """A figure to four digits; unknown is said, not invented."""
-    return "unknown" if value is None else f"{value:.4f}"

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from shared.topics import ALERTS, RETRAIN_DECISIONS, RETRAIN_JOBS, SNAPSHOTS, Topic
-from trueward.cli.watch import figure, printed
+from trueward.cli.output import figure
+from trueward.cli.watch import printed
 
 GOLDEN = Path(__file__).parents[2] / "contracts" / "golden"
 TOPICS = {
