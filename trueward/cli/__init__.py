@@ -14,7 +14,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0: done; 1: the broker, the database or the gateway is away; 2: the command or its input is wrong. An expected
     error is one line on standard error; a traceback is a mistake of ours.
     """
-    import typer  # noqa: PLC0415 (each command loads what it needs: --help must not wait for Kafka's client)
+    # Each command loads what it needs: --help must not wait for Kafka's client.
+    try:
+        import typer  # noqa: PLC0415
+    except ModuleNotFoundError:
+        return _say("the command line comes with the services: pip install 'trueward[server]'", WRONG)
 
     from trueward.cli.app import app  # noqa: PLC0415
 
