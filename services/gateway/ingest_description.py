@@ -91,11 +91,8 @@ def request_body(topic: Topic) -> dict[str, Any]:
                 },
             },
             LINES: {
-                "schema": {
-                    "type": "string",
-                    "pattern": r"\S",
-                    "description": "One JSON event a line, as NDJSON has it; blank lines are passed over.",
-                },
+                # No type: a schema speaks of one JSON document, and this is any text, judged line by line.
+                "schema": {"description": "One JSON event a line, as NDJSON has it; blank lines are passed over."},
                 "examples": {
                     "lines": {
                         "summary": "One event a line.",

@@ -85,8 +85,6 @@ def _documents(body: bytes) -> Iterator[bytes | Refusal]:
 def _lines(body: bytes) -> Iterator[bytes | Refusal]:
     """The event of every line; blank lines are passed over and not counted."""
     lines = [line for line in body.split(b"\n") if line.strip()]
-    if not lines:
-        raise _no_events("must hold at least one line with an event")
     if len(lines) > MOST_EVENTS:
         raise _no_events(f"must hold at most {MOST_EVENTS} events: send them in parts")
     for line in lines:

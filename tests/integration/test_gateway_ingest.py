@@ -129,7 +129,7 @@ async def test_every_input_topic_has_its_place_and_its_key(settings: GatewaySett
         (b"a=b", {"Content-Type": "application/x-www-form-urlencoded"}, 415, "unsupported-media-type"),
         (gzip.compress(b"{}"), {**LINES, "Content-Encoding": "gzip"}, 415, "unsupported-encoding"),
         (b"{", JSON, 422, "invalid-request"),
-        (b"", LINES, 422, "invalid-request"),
+        (b"", JSON, 422, "invalid-request"),
         (b"{}\n" * 10_001, LINES, 422, "invalid-request"),
         (b" " * 4_000_001, LINES, 413, "body-too-large"),
         (b"{}", {**LINES, "Sec-Fetch-Site": "cross-site"}, 403, "cross-site-request"),
