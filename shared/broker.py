@@ -26,6 +26,7 @@ from faststream.kafka.subscriber.usecase import BatchSubscriber
 from prometheus_client import REGISTRY
 
 from shared.errors import TruewardError
+from shared.header_names import forgive_header_names
 from shared.outbox import SEND_SECONDS, Message, Send
 from shared.records import Record
 from shared.settings import Settings
@@ -147,6 +148,7 @@ def subscribe(
 
     FastStream's own acknowledgement would commit past a failed batch, or before the handler has run.
     """
+    forgive_header_names()
     subscriber = broker.subscriber(
         *(settings.topic_prefix + topic.name for topic in topics),
         group_id=settings.topic_prefix + group,

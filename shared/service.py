@@ -9,7 +9,7 @@ import signal
 import socket
 import sys
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -165,12 +165,24 @@ class Health:
 
 async def _postgres_obstacle(pool: asyncpg.Pool[Any]) -> str | None:
     try:
-        # Getting a connection counts too.
-        async with asyncio.timeout(PROBE_SECONDS):
-            await pool.fetchval("SELECT 1")
+        await _within(PROBE_SECONDS, pool.fetchval("SELECT 1"))
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
         return f"PostgreSQL does not answer: {type(error).__name__}"
     return None
+
+
+async def _within(seconds: float, work: Coroutine[Any, Any, Any]) -> None:
+    """Await work for that long. Raises ``TimeoutError`` then, without waiting for its end.
+
+    Cancelling a query waits for the database that does not answer, so nobody may wait for the cancellation.
+    """
+    task = asyncio.create_task(work)
+    try:
+        await asyncio.wait_for(asyncio.shield(task), seconds)
+    finally:
+        if not task.done():
+            task.add_done_callback(lambda done: done.cancelled() or done.exception())
+            task.cancel()
 
 
 async def _kafka_obstacle(broker: KafkaBroker) -> str | None:
@@ -234,6 +246,7 @@ class Worker:
             self._health.waiting_for = None
             async with asyncio.TaskGroup() as group:
                 group.create_task(_end_with(failed))
+                group.create_task(self._stop_with_the_others(broker, context.pool))
                 aligned = partial(consumer.keep_aligned, self._health.watch.new_assignment)
                 group.create_task(_for_ever("alignment", aligned))
                 group.create_task(_for_ever("relay", lambda: self._relay(context, wake)))
@@ -241,7 +254,18 @@ class Worker:
                     group.create_task(_for_ever(name, partial(loop, context)))
                 group.create_task(_for_ever("listener", context.listener.run))
         finally:
-            # The batch in flight is finished and committed, or rolled back with its transaction.
+            await broker.stop()
+
+    async def _stop_with_the_others(self, broker: KafkaBroker, pool: asyncpg.Pool[Any]) -> None:
+        """Wait for the end; then stop reading.
+
+        The batch in flight is finished and committed, or rolled back with its transaction. A database that does
+        not answer holds nobody up for longer than that: even the cancellation of a query would wait for it.
+        """
+        try:
+            await asyncio.Event().wait()
+        finally:
+            asyncio.get_running_loop().call_later(self._settings.graceful_timeout_seconds, pool.terminate)
             await broker.stop()
 
     async def _start_consuming(self, consumer: Consumer, failed: asyncio.Future[None]) -> KafkaBroker:

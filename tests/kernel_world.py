@@ -20,7 +20,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequen
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 import psycopg
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord
@@ -62,6 +62,20 @@ ON CONFLICT (key) DO UPDATE SET sequence = t.sequence + 1 RETURNING sequence
 """
 
 T = TypeVar("T")
+
+
+class RawName(str):
+    """A header's name that a producer writes as these bytes, UTF-8 or not."""
+
+    __slots__ = ("raw",)
+
+    def __new__(cls, raw: bytes) -> Self:
+        name = super().__new__(cls, "name")
+        name.raw = raw
+        return name
+
+    def encode(self, *_encoding: str) -> bytes:
+        return self.raw
 
 
 class Tally(Contract):
@@ -332,13 +346,20 @@ class Proxy:
         self._target = (host, port)
         self._server: asyncio.Server | None = None
         self._pairs: set[asyncio.StreamWriter] = set()
+        self._handlers: set[asyncio.Task[None]] = set()
         self._flowing = asyncio.Event()
         self._flowing.set()
         self.port = 0
 
     async def start(self) -> None:
         """Listen, on the port of before if there was one."""
-        self._server = await asyncio.start_server(self._connected, "127.0.0.1", self.port)
+
+        def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            handler = asyncio.create_task(self._carry(reader, writer))
+            self._handlers.add(handler)
+            handler.add_done_callback(self._handlers.discard)
+
+        self._server = await asyncio.start_server(connected, "127.0.0.1", self.port)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
@@ -347,6 +368,7 @@ class Proxy:
         self._flowing.set()
         self._server.close()
         self.cut()
+        await asyncio.gather(*self._handlers)
 
     def cut(self) -> None:
         """Cut the connections that stand; new ones are taken."""
@@ -361,7 +383,7 @@ class Proxy:
         """Let everything through again."""
         self._flowing.set()
 
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._pairs.add(writer)
         far: asyncio.StreamWriter | None = None
         try:
