@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import json
 import os
 import signal
@@ -16,6 +17,10 @@ from pathlib import Path
 STARTS_WITHIN_SECONDS = 180
 STOPS_WITHIN_SECONDS = 30
 HOUSE = Path(__file__).resolve().parents[2]
+
+# Loaded before any fork: between fork and exec nothing may be imported or looked up.
+_PR_SET_PDEATHSIG = 1
+_prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
 ENDPOINTS = "endpoints.json"
 
 
@@ -60,6 +65,7 @@ class Child:
                 cwd=HOUSE,
                 # Ctrl-C is for the demo, which stops its children in order.
                 start_new_session=True,
+                preexec_fn=_end_with_the_demo,
             )
         return cls(process, log)
 
@@ -154,6 +160,12 @@ class Supervised:
             raise StackError("the process was never started")
         kill(self._child.process.pid)
         return self._child.process.pid
+
+
+def _end_with_the_demo() -> None:
+    """Between fork and exec: have the kernel ask the child to stop when the demo dies without a word."""
+    if _prctl is not None:
+        _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
 
 
 def kill(pid: int) -> None:

@@ -159,9 +159,11 @@ def events(told: Told) -> list[str]:
 
 
 @contextmanager
-def staying(folder: Path) -> Iterator[subprocess.Popen[str]]:
+def staying(folder: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
     with (folder / "staying.log").open("w") as log:
-        demo = subprocess.Popen(command("--days", "2"), stdout=log, stderr=log, text=True, start_new_session=True)
+        demo = subprocess.Popen(
+            command("--days", "2", *options), stdout=log, stderr=log, text=True, start_new_session=True
+        )
     try:
         yield demo
     finally:
@@ -197,3 +199,16 @@ def test_a_mistake_is_told_in_one_line(folder: Path) -> None:
     assert told.exit_code == 1
     assert "is not empty" in told.output
     assert "Traceback" not in told.output
+
+
+def test_a_demo_that_is_killed_leaves_nothing_running(folder: Path) -> None:
+    with staying(folder, "--data-dir", str(folder / "killed outright")) as demo:
+        deadline = time.monotonic() + 300
+        while len(children := psutil.Process(demo.pid).children(recursive=True)) < 4:
+            assert demo.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        demo.kill()
+        demo.wait(60)
+        _, alive = psutil.wait_procs(children, timeout=60)
+        assert alive == []
