@@ -41,6 +41,7 @@ A_DAY = 20
 FLIGHTS, QUIET, NEWBORN, STRANGE = "flights", "quiet", "newborn", "späte Flüge/ü 100%"
 """Judged for a week; only a policy; known since its last boundary; a name that addresses must escape."""
 
+SHADOW = "v0-shadow"
 INTERVAL = 86_400
 POLICY = Policy(
     model=FLIGHTS,
@@ -118,6 +119,7 @@ async def populate(dsn: str) -> World:
     for day in range(DAYS):
         begin = FIRST_DAY + day * DAY
         await world.take(PREDICTIONS, *(prediction(begin, number) for number in range(A_DAY)))
+        await world.take(PREDICTIONS, shadow(begin))
         await world.take(LABELS, *(label(begin, number, good=day < GOOD_DAYS) for number in range(A_DAY)))
         await world.take(PIPELINE_RUNS, PipelineRun(pipeline="p", completed_at=begin, status="success"))
         await world.cut(begin + DAY)
@@ -137,6 +139,14 @@ def prediction(begin: datetime, number: int) -> Prediction:
         predicted_at=begin + timedelta(minutes=number),
         probability=0.9 if number % 2 else 0.1,
         segment={"carrier": ("AA", "UA", "ZZ")[number % 3]},
+    )
+
+
+def shadow(begin: datetime) -> Prediction:
+    """A prediction of a version that nobody has registered."""
+    seen = prediction(begin, 0)
+    return seen.model_copy(
+        update={"prediction_id": f"shadow-{seen.prediction_id}", "entity_id": "nobody", "model_version": SHADOW}
     )
 
 

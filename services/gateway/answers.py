@@ -257,6 +257,7 @@ class KnownModel(Answer):
     champion: str | None
     state: ModelState
     versions: list[ModelVersion]
+    unregistered_versions: list[str] = Field(description="Versions that predict without having been registered.")
     snapshot_sequence: Processed
     policy_sha256: str | None
 

@@ -7,7 +7,7 @@ SELECT 1
 -- name: monitoring
 -- $1 model, $2 version ('' for all together, null for the default), $3 segment ('' for everything), $4 window or null.
 WITH known AS (
-    SELECT models.model, models.champion, models.versions, models.policy, models.policy_sha256,
+    SELECT models.model, models.versions, models.unregistered_versions, models.policy, models.policy_sha256,
            snapshots.document AS snapshot,
            coalesce($2::text, snapshots.document -> 'champion' ->> 'version', '') AS version,
            coalesce($4::text, snapshots.document ->> 'window', models.policy ->> 'window') AS time_window
@@ -20,10 +20,7 @@ SELECT known.model, known.version, known.time_window, known.policy::text, known.
        EXISTS (
            SELECT FROM jsonb_array_elements(known.versions) AS registered
            WHERE registered ->> 'version' = known.version
-       ) OR EXISTS (
-           SELECT FROM metrics.published_figures AS seen
-           WHERE seen.model = known.model AND seen.version = known.version
-       ) AS version_is_known,
+       ) OR known.unregistered_versions ? known.version AS version_is_known,
        states.state, states.snapshot_sequence AS judged_sequence, states.as_of AS judged_as_of,
        states.evaluations::text,
        coalesce(
@@ -101,7 +98,8 @@ LIMIT $4
 
 -- name: models
 -- $1 the name behind which to go on (null: from the first), $2 how many.
-SELECT models.model, models.champion, models.versions::text, models.policy_sha256, models.last_sequence,
+SELECT models.model, models.champion, models.versions::text, models.unregistered_versions::text,
+       models.policy_sha256, models.last_sequence,
        coalesce(states.state, 'none') AS state, states.snapshot_sequence AS alerting_sequence,
        retrained.snapshot_sequence AS retrain_sequence
 FROM metrics.published_models AS models

@@ -321,7 +321,8 @@ def _known_model(row: Record) -> KnownModel:
         model=row["model"],
         champion=row["champion"],
         state=row["state"],
-        versions=_VERSIONS.validate_json(row["versions"] or "[]"),
+        versions=_VERSIONS.validate_json(row["versions"]),
+        unregistered_versions=json.loads(row["unregistered_versions"]),
         snapshot_sequence=Processed(
             metrics=row["last_sequence"], alerting=row["alerting_sequence"], retrain=row["retrain_sequence"]
         ),

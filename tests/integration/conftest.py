@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
@@ -48,10 +49,34 @@ def world_dsn(postgres_server: str, world_template: str, database_dsn: str) -> I
         _execute(postgres_server, f'DROP DATABASE "{name}" WITH (FORCE)')
 
 
+@pytest.fixture(scope="session")
+def shared_world_dsn(postgres_server: str, world_template: str) -> Iterator[str]:
+    """A populated database for every test that changes nothing in it."""
+    name = f"{world_template}_shared"
+    _execute(postgres_server, f'CREATE DATABASE "{name}" TEMPLATE "{world_template}"')
+    try:
+        yield _sibling(postgres_server, name)
+    finally:
+        _execute(postgres_server, f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
 @pytest.fixture
-async def reading(world_dsn: str) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of a gateway on the populated world, without a broker."""
-    app = create_app(GatewaySettings(postgres_dsn=world_dsn, kafka_bootstrap_servers=NOBODY))
+async def reading(shared_world_dsn: str) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of a gateway on the populated world that the tests share, without a broker."""
+    async with _gateway(shared_world_dsn) as client:
+        yield client
+
+
+@pytest.fixture
+async def reading_own(world_dsn: str) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of a gateway on ``world_dsn``, which the test may change."""
+    async with _gateway(world_dsn) as client:
+        yield client
+
+
+@asynccontextmanager
+async def _gateway(dsn: str) -> AsyncIterator[httpx.AsyncClient]:
+    app = create_app(GatewaySettings(postgres_dsn=dsn, kafka_bootstrap_servers=NOBODY))
     async with (
         app.router.lifespan_context(app),
         httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway") as client,

@@ -24,6 +24,7 @@ from tests.gateway_world import (
     NEWBORN,
     POLICY,
     QUIET,
+    SHADOW,
     STRANGE,
     World,
     version,
@@ -90,6 +91,7 @@ async def test_alerts_stand_with_streak_level_and_action(reading: httpx.AsyncCli
         ({"segment": "carrier:other", "window": "all"}, 6 * DAYS, 0.5),
         ({"version": "v2", "window": "all"}, 0, None),
         ({"window": "1h"}, 0, None),
+        ({"version": SHADOW, "window": "all"}, 0, None),
     ],
 )
 async def test_other_figures_on_request(
@@ -182,13 +184,13 @@ async def test_days_count_back_from_the_newest_snapshot(
 
 
 async def test_a_trend_that_is_being_read_is_not_moved_by_a_new_snapshot(
-    reading: httpx.AsyncClient, world_dsn: str
+    reading_own: httpx.AsyncClient, world_dsn: str
 ) -> None:
     asked = {"model": FLIGHTS, "days": 4, "limit": 2}
-    first = await ask(reading, TREND, **asked)
+    first = await ask(reading_own, TREND, **asked)
     world = World(world_dsn, partition=1)
     await world.cut(LAST + DAY)
-    second = await ask(reading, TREND, cursor=first["next_cursor"], **asked)
+    second = await ask(reading_own, TREND, cursor=first["next_cursor"], **asked)
     sequences = [point["snapshot_sequence"] for point in first["points"] + second["points"]]
     assert sequences == [DAYS, DAYS - 1, DAYS - 2, DAYS - 3]
     assert second["next_cursor"] is None
@@ -228,7 +230,7 @@ async def test_jobs_carry_everything_that_they_were_made_on(reading: httpx.Async
 
 
 async def test_jobs_are_read_on_by_cursor_even_where_many_were_made_at_one_moment(
-    reading: httpx.AsyncClient, world_dsn: str
+    reading_own: httpx.AsyncClient, world_dsn: str
 ) -> None:
     """Copies of the real job, in pairs of one moment."""
     connection = await asyncpg.connect(world_dsn)
@@ -248,11 +250,11 @@ async def test_jobs_are_read_on_by_cursor_even_where_many_were_made_at_one_momen
         )
     finally:
         await connection.close()
-    whole = (await ask(reading, JOBS))["jobs"]
+    whole = (await ask(reading_own, JOBS))["jobs"]
     assert [job["job_id"] for job in whole[:5]] == ["job-6", "job-5", "job-4", "job-3", "job-2"]
     assert len(whole) == 7
     for limit in (1, 2, 3):
-        assert await pages(reading, JOBS, "jobs", limit=limit) == whole
+        assert await pages(reading_own, JOBS, "jobs", limit=limit) == whole
 
 
 async def test_policies_are_kept_newest_first(reading: httpx.AsyncClient) -> None:
@@ -267,19 +269,21 @@ async def test_policies_are_kept_newest_first(reading: httpx.AsyncClient) -> Non
 
 
 async def test_models_by_name_with_how_far_each_service_has_come(
-    reading: httpx.AsyncClient, world_dsn: str
+    reading_own: httpx.AsyncClient, world_dsn: str
 ) -> None:
-    found = (await ask(reading, "/api/v1/models"))["models"]
+    found = (await ask(reading_own, "/api/v1/models"))["models"]
     assert [model["model"] for model in found] == [FLIGHTS, NEWBORN, QUIET, STRANGE]
     flights, newborn, *_ = found
     assert (flights["champion"], flights["state"]) == ("v1", "incident")
     assert [known["version"] for known in flights["versions"]] == ["v1", "v2"]
+    assert flights["unregistered_versions"] == [SHADOW]
+    assert newborn["unregistered_versions"] == []
     assert flights["snapshot_sequence"] == {"metrics": DAYS, "alerting": DAYS, "retrain": DAYS}
     assert newborn["snapshot_sequence"] == {"metrics": None, "alerting": None, "retrain": None}
     assert newborn["state"] == "none"
     world = World(world_dsn, partition=1)
     await world.take(MODEL_VERSIONS, *(version(name, "1", "candidate") for name in ("Z", "a" * 128, "é", "😀")))
-    names = [model["model"] for model in await pages(reading, "/api/v1/models", "models", limit=3)]
+    names = [model["model"] for model in await pages(reading_own, "/api/v1/models", "models", limit=3)]
     assert names == sorted([FLIGHTS, NEWBORN, QUIET, STRANGE, "Z", "a" * 128, "é", "😀"])
 
 
@@ -290,7 +294,8 @@ async def test_status_knows_clock_outboxes_inboxes_and_artifacts(reading: httpx.
     assert (found["clock"]["interval_seconds"], moment(found["clock"]["last_as_of"])) == (86_400, LAST)
     assert found["outbox"]["metrics"] == {"unsent": 0, "oldest_unsent_at": None}
     taken = {(lag["service"], lag["topic"]): lag["next_offset"] for lag in found["consumer_lag"]}
-    assert taken["metrics", "predictions"] == taken["metrics", "labels"] == DAYS * A_DAY
+    assert taken["metrics", "predictions"] == DAYS * (A_DAY + 1)
+    assert taken["metrics", "labels"] == DAYS * A_DAY
     artifacts = {known["model"]: known for known in found["artifacts"]}
     assert artifacts[FLIGHTS]["artifact"] == ARTIFACT.known()
     assert artifacts[QUIET] == {"model": QUIET, "version": None, "trained_through": None, "artifact": None}
