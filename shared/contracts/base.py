@@ -151,7 +151,8 @@ def _unknown(value: object) -> dict[Any, Any]:
         case tuple() | list():
             children = enumerate(value)
     for key, child in children:
-        if below := _unknown(child):
+        # Most fields are plain values, and every record comes through here.
+        if isinstance(child, Contract | dict | tuple | list) and (below := _unknown(child)):
             unknown[key] = below
     return unknown
 
