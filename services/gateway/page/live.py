@@ -162,15 +162,15 @@ class Live:
                 for text in client.drain():
                     yield text
 
-    def publish(self, kind: str, data: Document) -> None:
+    def publish(self, kind: str, model: str, data: Document) -> None:
         """Tell every client whom it concerns."""
         self._number += 1
         event = LiveEvent(
             number=self._number,
             kind=kind,
-            model=data["model"],
+            model=model,
             data=message(kind, data, f"{self._boot}-{self._number}"),
-            key=(kind, data["model"]) if kind == "snapshot" else None,
+            key=(kind, model) if kind == "snapshot" else None,
         )
         self._remembered.append(event)
         for client in self._clients:
@@ -240,11 +240,12 @@ class Live:
 
     def _take(self, kind: str, shorten: Callable[[Document], Document], value: bytes | None) -> None:
         try:
-            data = shorten(json.loads(value or b""))
+            document = json.loads(value or b"")
+            model, data = str(document["model"]), shorten(document)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             log.warning("not an event for the stream", kind=kind, fault=type(error).__name__)
             return
-        self.publish(kind, data)
+        self.publish(kind, model, data)
 
     def _tell_following(self, *, following: bool) -> None:
         if following == self._following:

@@ -3,12 +3,12 @@
 -- name: overview
 -- $1 text to find in the name or null, $2 standing or null, $3 order, $4 and $5 the place behind which to go on
 -- (null: from the first), $6 how many, $7 points of a sparkline.
--- Only the listed models' documents are read, unless the order is by a figure: then every model's newest one.
+-- Only the listed models' documents are read; the order by a figure is by what the alert rules were given.
 WITH streaks AS (
     SELECT model, max(breach_streak) AS streak FROM alerting.published_alerts GROUP BY model
 ), judged AS (
     SELECT models.model, models.champion, coalesce(states.state, 'none') AS state,
-           coalesce(streaks.streak, 0) AS streak,
+           coalesce(streaks.streak, 0) AS streak, states.evaluations,
            CASE WHEN coalesce(states.state, 'none') <> 'none' THEN states.state
                 WHEN states.model IS NULL
                   OR states.evaluations -> 'accuracy_breach' ->> 'outcome' = 'insufficient_data'
@@ -24,14 +24,12 @@ WITH streaks AS (
                WHEN 'worst' THEN 1e12 * array_position(
                    ARRAY['incident', 'watch', 'active', 'waiting', 'good'], judged.standing) - judged.streak
                WHEN 'streak' THEN -judged.streak
-               WHEN 'accuracy' THEN (latest.document #>> '{metrics,accuracy}')::float8
-               WHEN 'brier' THEN -(latest.document #>> '{metrics,brier_score}')::float8
-               WHEN 'freshness' THEN -(latest.document #>> '{metrics,data_freshness_seconds}')::float8
+               WHEN 'accuracy' THEN (judged.evaluations #>> '{accuracy_breach,value}')::float8
+               WHEN 'brier' THEN -(judged.evaluations #>> '{brier_breach,value}')::float8
+               WHEN 'freshness' THEN -(judged.evaluations #>> '{data_stale,value}')::float8
                ELSE 0
            END AS figure
     FROM judged
-    LEFT JOIN metrics.published_latest_snapshots AS latest
-           ON latest.model = judged.model AND $3 IN ('accuracy', 'brier', 'freshness')
     WHERE $2::text IS NULL OR judged.standing = $2
 ), placed AS (
     SELECT *, coalesce(figure, 'infinity')::float8 AS rank FROM ranked

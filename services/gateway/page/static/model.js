@@ -200,7 +200,7 @@ export class ModelView {
     const focused = document.activeElement?.dataset?.choice;
     const group = (name, text, values) => h("div", { class: "segmented", role: "group", "aria-label": text }, h("span", { class: "select-name", "aria-hidden": "true" }, text),
       values.map((value) => h("button", { type: "button", "data-choice": `${name}-${value}`, "aria-pressed": String(chosen[name] === value), onclick: () => this.change({ [name]: value }) }, value)));
-    const select = (name, text, options, value) => h("label", { class: "select" }, h("span", { class: "select-name" }, text), options_(h("select", { "data-choice": name, onchange: (event) => this.change({ [name]: event.target.value }) }), options, value));
+    const select = (name, text, options, value) => h("label", { class: "select" }, h("span", { class: "select-name" }, text), options_(h("select", { "data-choice": name, "aria-label": text, onchange: (event) => this.change({ [name]: event.target.value }) }), options, value));
     replace(this.parts.controls, h("div", { class: "tools" }, group("window", "Window", WINDOWS), select("version", "Version", this.versions(), this.asked.version ?? ""), this.segmentNames().length > 1 && select("segment", "Segment", this.segmentNames(), this.asked.segment ?? ""), h("span", { class: "grow" }), group("range", "Range", Object.keys(RANGES))));
     if (focused) this.parts.controls.querySelector(`[data-choice="${CSS.escape(focused)}"]`)?.focus();
   }
