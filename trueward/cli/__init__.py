@@ -14,11 +14,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0: done; 1: the broker, the database or the gateway is away; 2: the command or its input is wrong. An expected
     error is one line on standard error; a traceback is a mistake of ours.
     """
-    # Each command loads what it needs: --help must not wait for Kafka's client.
-    try:
-        import typer  # noqa: PLC0415
-    except ModuleNotFoundError:
+    if not _is_installed():
         return _say("the command line comes with the services: pip install 'trueward[server]'", WRONG)
+    return _run(arguments)
+
+
+def _is_installed() -> bool:
+    """Whether the command line's own dependencies are here: the client does without them."""
+    try:
+        import typer  # noqa: F401, PLC0415
+    except ModuleNotFoundError:
+        return False
+    return True
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    import typer  # noqa: PLC0415 (each command loads what it needs: --help must not wait for Kafka's client)
 
     from trueward.cli.app import app  # noqa: PLC0415
 

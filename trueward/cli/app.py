@@ -161,7 +161,9 @@ def publish_tick(
 
 @app.command("watch")
 def watch_events(
-    subject: Annotated[WatchSubject, typer.Argument(help="What to watch.")],
+    subject: Annotated[
+        WatchSubject | None, typer.Argument(help="What to watch. Default: transitions, of alerts and of jobs.")
+    ] = None,
     *,
     model: Annotated[str | None, typer.Option(help="Only this model.")] = None,
     from_beginning: Annotated[bool, typer.Option("--from-beginning", help="What was before too.")] = False,
@@ -176,7 +178,7 @@ def watch_events(
     from trueward.cli.connection import Connection
 
     watch.watch(
-        subject.value,
+        subject.value if subject else None,
         Connection(data_dir, kafka, topic_prefix=topic_prefix),
         model=model,
         from_beginning=from_beginning,
@@ -187,7 +189,7 @@ def watch_events(
 
 @app.command("status")
 def show_status(http: GatewayUrl = None, data_dir: DataDir = DEFAULT_DATA_DIR, as_json: AsJson = False) -> None:
-    """Show how everything is: services, dependencies, clock, lag, models."""
+    """Show how everything is: services, dependencies, clock, lag, and every model at a glance."""
     from trueward.cli import reports
     from trueward.cli.connection import Connection
 

@@ -99,11 +99,14 @@ async def send_all(
             raise failures[0]
 
 
-async def read(settings: Settings, topic: Topic, *, from_beginning: bool) -> AsyncGenerator[Any]:
-    """A topic's records (aiokafka's) as they come, outside any consumer group; it ends only by being closed."""
+async def read(settings: Settings, topics: Collection[Topic], *, from_beginning: bool) -> AsyncGenerator[Any]:
+    """Records (aiokafka's) of topics as they come, outside any consumer group; it ends only by being closed."""
     began = datetime.now(UTC)
-    partitions = (await existing(settings, [topic]))[topic.name]
-    full_name = settings.topic_prefix + topic.name
+    partitions = [
+        TopicPartition(settings.topic_prefix + name, number)
+        for name, numbers in (await existing(settings, topics)).items()
+        for number in numbers
+    ]
     consumer = AIOKafkaConsumer(
         bootstrap_servers=settings.kafka_bootstrap_servers,
         client_id="trueward-cli",
@@ -113,7 +116,7 @@ async def read(settings: Settings, topic: Topic, *, from_beginning: bool) -> Asy
     try:
         async with asyncio.timeout(CONNECT_SECONDS):
             await consumer.start()
-            consumer.assign([TopicPartition(full_name, number) for number in partitions])
+            consumer.assign(partitions)
             if settings.kafka_true_end_offsets and not from_beginning:
                 await consumer.seek_to_end()
                 for partition in consumer.assignment():

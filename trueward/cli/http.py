@@ -3,65 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from itertools import islice
 from typing import Any
-
-import httpx
 
 from shared.errors import UsageError
 from trueward.cli.connection import AwayError, Connection
+from trueward.client import AwayError as GatewayAwayError
+from trueward.client import RequestRefusedError, Trueward
 
 ANSWER_SECONDS = 15.0
+Parameters = Mapping[str, str | int | None]
 
 
-def ask(connection: Connection, path: str, parameters: Mapping[str, str | int | None] | None = None) -> Any:
+def ask(connection: Connection, path: str, parameters: Parameters | None = None) -> Any:
     """The answer to a GET. Parameters that are None are left out.
 
     Raises ``UsageError`` where the question was wrong, ``AwayError`` where nobody can answer it now.
     """
-    url = connection.url()
-    asked = {name: value for name, value in (parameters or {}).items() if value is not None}
-    try:
-        with httpx.Client(timeout=ANSWER_SECONDS, trust_env=False) as client:
-            answer = client.get(f"{url}{path}", params=asked)
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        said = str(error) or type(error).__name__
-        raise AwayError(f"the gateway at {url} does not answer ({said})") from error
-    if answer.is_success:
-        return _document(answer, url)
-    detail = _detail(answer)
-    if answer.status_code < httpx.codes.INTERNAL_SERVER_ERROR:
-        raise UsageError(detail)
-    raise AwayError(f"the gateway at {url} cannot answer: {detail}")
+    with _gateway(connection) as gateway:
+        return gateway.get(path, parameters)
 
 
 def pages(
-    connection: Connection, path: str, items: str, parameters: Mapping[str, str | int | None], most: int | None
+    connection: Connection, path: str, items: str, parameters: Parameters, most: int | None
 ) -> Iterator[Any]:
     """The items of a list, page after page, up to ``most`` (None: all). Raises as ``ask`` does."""
-    cursor: str | None = None
-    left = most
-    while left is None or left > 0:
-        asked = {**parameters, "cursor": cursor}
-        page = ask(connection, path, asked)
-        found = page[items] if left is None else page[items][:left]
-        yield from found
-        left = None if left is None else left - len(found)
-        cursor = page["next_cursor"]
-        if cursor is None:
-            return
+    with _gateway(connection) as gateway:
+        yield from islice(gateway.pages(path, items, parameters), most)
 
 
-def _document(answer: httpx.Response, url: str) -> Any:
-    try:
-        return answer.json()
-    except ValueError as error:
-        raise AwayError(f"what answers at {url} is no Trueward gateway") from error
-
-
-def _detail(answer: httpx.Response) -> str:
-    try:
-        document = answer.json()
-    except ValueError:
-        document = None
-    detail = document.get("detail") if isinstance(document, dict) else None
-    return str(detail or f"HTTP {answer.status_code}").replace("\n", " ")
+@contextmanager
+def _gateway(connection: Connection) -> Iterator[Trueward]:
+    """The gateway, asked once: who waits at a terminal is told at once that nobody answers."""
+    with Trueward(connection.url(), patience_seconds=0, timeout_seconds=ANSWER_SECONDS) as gateway:
+        try:
+            yield gateway
+        except RequestRefusedError as error:
+            raise UsageError(str(error)) from error
+        except GatewayAwayError as error:
+            raise AwayError(str(error)) from error

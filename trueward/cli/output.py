@@ -20,7 +20,14 @@ from rich.progress import (
 )
 from rich.table import Table
 
-STATE_STYLES = {"incident": "bold red", "watch": "yellow", "active": "cyan", "none": "green"}
+STATE_STYLES = {
+    "incident": "bold red",
+    "watch": "yellow",
+    "active": "cyan",
+    "none": "green",
+    "good": "green",
+    "waiting": "dim",
+}
 """Colours only underline: the word is always there."""
 WIDTH_UNSEEN = 200
 """Columns of a table that goes into a file or a pipe."""

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
+
+from rich.markup import escape
 
 from trueward.cli import output
 from trueward.cli.connection import Connection
 from trueward.cli.http import ask, pages
 from trueward.cli.output import moment
+from trueward.client.types import OverviewModel
 
 PAGE = 200
 UNKNOWN = "-"
+UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 
 
 def status(connection: Connection, *, as_json: bool) -> None:
-    """Services, dependencies, clock, lag, and the models with their state."""
+    """Services, dependencies, clock, lag, and every model at a glance, the worst first."""
     system = ask(connection, "/api/v1/system/status")
+    overview = list(pages(connection, "/api/v1/overview", "models", {"limit": PAGE, "sort": "worst"}, PAGE))
     if as_json:
-        output.answer(system)
+        output.answer({**system, "models": overview})
         return
     output.say(f"Trueward at {connection.url()}: {system['status']}")
     output.show(output.table("Parts", ["part", "works", "says"], _parts(system)))
@@ -27,7 +32,8 @@ def status(connection: Connection, *, as_json: bool) -> None:
     )
     if system["clock"]:
         output.say(_clock(system["clock"]))
-    models(connection, as_json=False, most=PAGE)
+    columns = ["model", "state", "accuracy", "Brier score", "newest data", "longest streak", "last job"]
+    output.show(output.table(_title(system, overview), columns, [standing(model) for model in overview]))
 
 
 def models(connection: Connection, *, as_json: bool, most: int | None) -> None:
@@ -71,6 +77,48 @@ def jobs(connection: Connection, *, model: str | None, status: str | None, most:
     ]
     columns = ["job", "model", "status", "as of", "triggers", "new version", "verdict"]
     output.show(output.table(f"Jobs ({len(found)})", columns, rows))
+
+
+def standing(model: OverviewModel) -> list[str]:
+    """A model's row: its figures beside what they are held against. The sign says what a colour underlines."""
+    metrics, rules = model["metrics"], model["thresholds"]
+    job = model["last_job"]
+    return [
+        escape(model["model"]),
+        f"[{output.STATE_STYLES[model['standing']]}]{model['standing']}[/]",
+        _against(metrics["accuracy"], rules and rules["accuracy_below"], bad="<", good="\u2265"),
+        _against(metrics["brier_score"], rules and rules["brier_above"], bad=">", good="\u2264"),
+        _age(metrics["data_freshness_seconds"], rules and rules["data_freshness_above_seconds"]),
+        str(model["longest_streak"]) if model["longest_streak"] else UNKNOWN,
+        f"{job['status']} {moment(datetime.fromisoformat(job['as_of']))} ({', '.join(job['triggers'])})"
+        if job
+        else UNKNOWN,
+    ]
+
+
+def _against(value: float | None, threshold: float | None, *, bad: Literal["<", ">"], good: str) -> str:
+    """A figure against its threshold, such as "0.4200 < 0.55"; a figure alone where there is none."""
+    if value is None:
+        return UNKNOWN
+    if threshold is None:
+        return f"{value:.4f}"
+    in_breach = value < threshold if bad == "<" else value > threshold
+    return f"[bold red]{value:.4f} {bad} {threshold:g}[/]" if in_breach else f"{value:.4f} {good} {threshold:g}"
+
+
+def _age(seconds: float | None, above: int | None) -> str:
+    if seconds is None:
+        return UNKNOWN
+    size, unit = next((size, unit) for size, unit in UNITS if abs(seconds) >= size or size == 1)
+    said = f"{seconds / size:.1f} {unit}" if size > 1 else f"{seconds:.0f} {unit}"
+    return f"[bold red]{said}, stale[/]" if above is not None and seconds > above else said
+
+
+def _title(system: dict[str, Any], overview: list[Any]) -> str:
+    known = len(system["artifacts"])
+    return (
+        f"Models ({len(overview)} of {known}, the worst first)" if len(overview) < known else f"Models ({known})"
+    )
 
 
 def _parts(system: dict[str, Any]) -> list[list[str]]:

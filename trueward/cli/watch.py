@@ -27,8 +27,12 @@ TOPICS: dict[Subject, Topic] = {
 }
 
 
+TRANSITIONS: tuple[Subject, ...] = ("alerts", "jobs")
+"""What changes: watched where nothing is named."""
+
+
 def watch(
-    subject: Subject,
+    subject: Subject | None,
     connection: Connection,
     *,
     model: str | None,
@@ -36,7 +40,7 @@ def watch(
     count: int | None,
     as_json: bool,
 ) -> None:
-    """Print events until interrupted, or until ``count`` were printed.
+    """Print events until interrupted, or until ``count`` were printed; without a ``subject``, transitions.
 
     Raises ``UsageError`` for a missing topic, ``AwayError`` without a broker.
     """
@@ -48,7 +52,7 @@ def watch(
 
 
 async def _watch(
-    subject: Subject,
+    subject: Subject | None,
     connection: Connection,
     model: str | None,
     count: int | None,
@@ -57,14 +61,15 @@ async def _watch(
     as_json: bool,
 ) -> None:
     settings = connection.settings()
-    topic = TOPICS[subject]
+    watched = [TOPICS[name] for name in ((subject,) if subject else TRANSITIONS)]
+    topics = {settings.topic_prefix + topic.name: topic for topic in watched}
     broker.quiet()
     shown = 0
     with broker.one_line(settings):
-        records = broker.read(settings, topic, from_beginning=from_beginning)
+        records = broker.read(settings, watched, from_beginning=from_beginning)
         async with aclosing(records):
             async for record in records:
-                line = printed(topic, record.value, model=model, as_json=as_json)
+                line = printed(topics[record.topic], record.value, model=model, as_json=as_json)
                 if line is None:
                     continue
                 sys.stdout.write(line + "\n")

@@ -34,8 +34,8 @@ LINES = {"Content-Type": "application/x-ndjson"}
 class Trueward(Publisher):
     """A gateway. Usable from any thread, and as a context manager; ``close`` gives its connections back.
 
-    ``patience_seconds`` is how long one call goes on asking a gateway that is away or too busy; one answer may take
-    ``timeout_seconds``. ``http`` replaces the HTTP client: for certificates, proxies, headers.
+    ``patience_seconds`` is how long one call goes on asking a gateway that is away or too busy; one answer may
+    take ``timeout_seconds``. ``http`` replaces the HTTP client: for certificates, proxies, headers.
     Methods raise ``AwayError`` and ``RequestRefusedError``.
     """
 

@@ -314,6 +314,7 @@ class KnownModel(TypedDict):
     champion: str | None
     state: ModelState
     versions: list[ModelVersion]
+    unregistered_versions: list[str]
     snapshot_sequence: Processed
     policy_sha256: str | None
 
