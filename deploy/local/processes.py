@@ -135,7 +135,7 @@ class ManagedProcess:
             except OSError as error:
                 raise TruewardError(f"{self.spec.name} cannot be started: {error}") from error
 
-    async def wait_ready(self, timeout_s: float = 60.0) -> None:
+    async def wait_ready(self, timeout_s: float = 120.0) -> None:
         """Wait for its probe. Raises ``TruewardError`` when it ends first, or takes longer than ``timeout_s``."""
         deadline = time.monotonic() + timeout_s
         while not await self.spec.ready():

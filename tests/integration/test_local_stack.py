@@ -24,6 +24,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from deploy.local import apache_kafka, broker
 from deploy.local.endpoints import FILE_NAME
+from deploy.local.probes import postgres_answers
 from deploy.local.processes import ManagedProcess, free_port
 from tests import parts
 
@@ -131,7 +132,7 @@ def test_what_dies_is_started_again_and_the_end_leaves_nothing(data_dir: Path) -
         until(lambda: all(psutil.pid_exists(pid) for pid in stack.pids.values()))
         last = stack.endpoints
         assert {**last, "processes": None} == {**first, "processes": None}
-        assert asyncio.run(answers(last["postgres"]))
+        until(lambda: asyncio.run(postgres_answers(last["postgres"])))
         assert stack.stop() == 0
         assert not (data_dir / FILE_NAME).exists()
         assert not any(psutil.pid_exists(pid) for pid in last["processes"].values())
@@ -310,14 +311,6 @@ def alive(process: psutil.Process) -> bool:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
-
-
-async def answers(dsn: str) -> bool:
-    connection = await asyncpg.connect(dsn, timeout=10)
-    try:
-        return bool(await connection.fetchval("SELECT true"))
-    finally:
-        await connection.close()
 
 
 async def execute(dsn: str, statement: str, *arguments: object) -> object:
