@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -69,6 +69,43 @@ async def create_missing_topics(settings: Settings, topics: Iterable[Topic] = TO
                 f"topic {name} could not be created: {for_code(code).__name__} {detail[0] if detail else ''}"
             )
     return [topic.name for topic in missing]
+
+
+async def holding_records(
+    settings: Settings, spans: Mapping[TopicPartition, tuple[int, int]]
+) -> set[TopicPartition]:
+    """Which partitions hold a record from the first offset on and below the second.
+
+    A log may hold none there: it ends in markers of transactions, or in what a sender has aborted.
+    """
+    reader = AIOKafkaConsumer(
+        bootstrap_servers=settings.kafka_bootstrap_servers,
+        client_id="trueward-reader",
+        isolation_level="read_committed",
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        fetch_max_wait_ms=EVENT_CLOCK_FETCH_WAIT_MS,
+    )
+    await reader.start()
+    try:
+        reader.assign(list(spans))
+        for partition, (since, _) in spans.items():
+            reader.seek(partition, since)
+        found: set[TopicPartition] = set()
+        undecided = set(spans)
+        while undecided:
+            records = await reader.getmany(timeout_ms=EVENT_CLOCK_FETCH_WAIT_MS)
+            found |= {
+                partition for partition, (first, *_) in records.items() if first.offset < spans[partition][1]
+            }
+            passed = {
+                partition for partition in undecided if await reader.position(partition) >= spans[partition][1]
+            }
+            reader.pause(*undecided & (found | passed))
+            undecided -= found | passed
+        return found
+    finally:
+        await reader.stop()
 
 
 async def _brokers(admin: AIOKafkaAdminClient) -> list[Any]:

@@ -9,7 +9,7 @@ import signal
 import socket
 import sys
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -28,7 +28,15 @@ from starlette.responses import JSONResponse
 from starlette.routing import Mount, Route
 
 from shared import logs, tracing
-from shared.broker import AssignmentWatch, create_missing_topics, make_broker, make_producer, sender, subscribe
+from shared.broker import (
+    AssignmentWatch,
+    create_missing_topics,
+    holding_records,
+    make_broker,
+    make_producer,
+    sender,
+    subscribe,
+)
 from shared.clock import Clock, WallClock
 from shared.consumer import Consumer
 from shared.database import connect_pool
@@ -74,15 +82,16 @@ class Context:
 class Input:
     """The service's side of its input topics, for loops that must know more than their records."""
 
-    topic_prefix: str
+    settings: Settings
     consumer: Consumer | None = None
+    _without_records: dict[Place, tuple[int, int]] = field(default_factory=dict)
 
     async def places(self, topics: tuple[Topic, ...]) -> set[Place]:
         """Every partition of the topics that the broker has now. Raises ``ConnectionError`` while unknown."""
         kafka = self._kafka()
         found: set[Place] = set()
         for topic in topics:
-            partitions = kafka.partitions_for_topic(self.topic_prefix + topic.name)
+            partitions = kafka.partitions_for_topic(self.settings.topic_prefix + topic.name)
             if not partitions:
                 raise ConnectionError(f"the partitions of {topic.name} are not known yet")
             found |= {(topic.name, partition) for partition in partitions}
@@ -110,6 +119,24 @@ class Input:
                 found[place] = offset
         return found
 
+    async def unread(self, taken: Mapping[Place, int], ends: Mapping[Place, int]) -> set[Place]:
+        """The partitions that hold a record below their end which was not taken.
+
+        A log may end in markers of transactions, which no reader is ever given: then its end is never reached.
+        """
+        spans = {place: (taken.get(place, 0), end) for place, end in ends.items() if taken.get(place, 0) < end}
+        asked = {place: span for place, span in spans.items() if self._without_records.get(place) != span}
+        if not asked:
+            return set()
+        partitions = self._partitions(set(asked))
+        found = await holding_records(
+            self.settings, {partition: asked[place] for partition, place in partitions.items()}
+        )
+        unread = {partitions[partition] for partition in found}
+        # What has no records now never gets any: logs only grow at their ends.
+        self._without_records |= {place: span for place, span in asked.items() if place not in unread}
+        return unread
+
     def release(self, reached: int) -> None:
         """Read on in every partition that the handler held until less than ``reached``."""
         if self.consumer is not None:
@@ -121,7 +148,8 @@ class Input:
         return self._started().held_changed
 
     def _partitions(self, places: set[Place]) -> dict[TopicPartition, Place]:
-        return {TopicPartition(self.topic_prefix + topic, number): (topic, number) for topic, number in places}
+        prefix = self.settings.topic_prefix
+        return {TopicPartition(prefix + topic, number): (topic, number) for topic, number in places}
 
     def _kafka(self) -> Any:
         return self._started().kafka
@@ -219,7 +247,7 @@ class Worker:
                 pool=pool,
                 clock=WallClock(),
                 listener=listener,
-                input=Input(settings.topic_prefix),
+                input=Input(settings),
             )
             await self._run_parts(context)
         finally:

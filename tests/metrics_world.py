@@ -110,6 +110,9 @@ class HandInput:
             raise self.overdue
         return {place: end for place, end in self.overdue.items() if place in places}
 
+    async def unread(self, taken: Mapping[Place, int], ends: Mapping[Place, int]) -> set[Place]:
+        return {place for place, end in ends.items() if taken.get(place, 0) < end}
+
     def release(self, reached: int) -> None:
         self.released.append(reached)
 

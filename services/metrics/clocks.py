@@ -36,7 +36,9 @@ from shared.topics import MODEL_VERSIONS, POLICIES
 POLL_SECONDS = 1.0
 """The safety net under NOTIFY."""
 BROKER_SECONDS = 2.0
-"""How long a boundary waits for the broker's word on what is unread."""
+"""How long a boundary of the wall clock waits for the broker's word on what is unread."""
+OPERATORS_SECONDS = 10.0
+"""After which the event clock says that the broker does not answer, and asks again."""
 log = structlog.get_logger()
 
 
@@ -97,7 +99,9 @@ async def _overdue(context: Context, as_of: int) -> Mapping[Place, int] | None:
     try:
         async with asyncio.timeout(BROKER_SECONDS):
             places = await context.input.places(CLOCK_TOPICS)
-            return await context.input.received_before(places, received_before)
+            ends = await context.input.received_before(places, received_before)
+            unread = await context.input.unread(await _taken(context), ends)
+            return {place: end for place, end in ends.items() if place in unread}
     except (KafkaError, OSError, TimeoutError) as error:
         log.warning("what is unread is unknown, the newest batches tell", error=str(error))
         return None
@@ -221,9 +225,13 @@ async def _operators_heard(context: Context) -> bool:
     They carry no event time of their own on the clock, so a boundary waits for all of them: what was published
     before the records that reached the boundary is in the snapshot, in a replay as well.
     """
-    places = await context.input.places((POLICIES, MODEL_VERSIONS))
-    ends = await context.input.log_ends(places)
+    async with asyncio.timeout(OPERATORS_SECONDS):
+        places = await context.input.places((POLICIES, MODEL_VERSIONS))
+        ends = await context.input.log_ends(places)
+        return not await context.input.unread(await _taken(context), ends)
+
+
+async def _taken(context: Context) -> dict[Place, int]:
     async with context.pool.acquire() as connection:
         rows = await connection.fetch(QUERIES.read_offsets)
-    taken = {(row["topic"], row["partition"]): row["next_offset"] for row in rows}
-    return all(taken.get(place, 0) >= end for place, end in ends.items())
+    return {(row["topic"], row["partition"]): row["next_offset"] for row in rows}

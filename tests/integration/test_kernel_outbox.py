@@ -443,7 +443,7 @@ async def test_counters_follow_the_commit(database_dsn: str, pool: asyncpg.Pool[
         pool=pool,
         clock=WallClock(),
         listener=Listener(database_dsn, role=SERVICE, application_name="unused"),
-        input=Input("unused."),
+        input=Input(Settings()),
     )
     with contextlib.suppress(ZeroDivisionError):
         async with context.transaction() as effects:
