@@ -37,7 +37,6 @@ from shared.instruments import UNKNOWN_FIELDS_TOTAL
 from shared.records import Record
 from shared.topics import ALERTS
 
-# Counted as a batch is judged: one that is tried again after a fault is counted again.
 SNAPSHOTS_TOTAL = Counter("trueward_alerting_snapshots_total", "Snapshots by what came of them.", ["outcome"])
 MISSING_SNAPSHOTS_TOTAL = Counter(
     "trueward_alerting_missing_snapshots_total", "Snapshots that a model's sequence skipped."
@@ -92,7 +91,7 @@ def alerting_handler(store: Store) -> Handler:
         for transition in decided.transitions:
             effects.emit(ALERTS, transition, key=transition.model)
         for snapshot, judgement in decided.judgements:
-            _tell(snapshot, judgement)
+            effects.after_commit(partial(_tell, snapshot, judgement))
 
     return handle
 
@@ -105,7 +104,7 @@ def accepted(records: Iterable[Record], effects: Effects) -> list[Snapshot]:
             case Refusal() as refusal:
                 effects.refuse(record, refusal)
             case snapshot:
-                UNKNOWN_FIELDS_TOTAL.labels(topic=record.topic).inc(len(unknown_fields(snapshot)))
+                effects.count(UNKNOWN_FIELDS_TOTAL, len(unknown_fields(snapshot)), topic=record.topic)
                 snapshots.append(snapshot)
     return snapshots
 

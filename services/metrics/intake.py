@@ -87,7 +87,7 @@ def read(records: Sequence[Record], effects: Effects, gate: Gate | None) -> Batc
                 continue
         extra = unknown_fields(event)
         if extra:
-            UNKNOWN_FIELDS_TOTAL.labels(topic=record.topic).inc(len(extra))
+            effects.count(UNKNOWN_FIELDS_TOTAL, len(extra), topic=record.topic)
         _sort_in(batch, record, event, effects)
     return batch
 

@@ -68,7 +68,7 @@ async def join(
     bucket_seconds: int,
 ) -> None:
     """Join predictions and labels with each other and with all that came before, and change the sums."""
-    arrived = _newest_by_entity(labels)
+    arrived = _newest_by_entity(effects, labels)
     if not predictions and not arrived:
         return
     connection = effects.connection
@@ -76,7 +76,7 @@ async def join(
     await store.lock_entities(connection, entity_keys)
     new = await _without_repeats(effects, predictions)
     standing = await store.labels(connection, entity_keys)
-    work = Join(bucket_seconds, new, standing, _winners(standing, arrived))
+    work = Join(bucket_seconds, new, standing, _winners(effects, standing, arrived))
     await _make_names_known(connection, new)
     await _find_siblings(connection, work)
     await store.lock_models(connection, set(work.model_ids.values()))
@@ -89,7 +89,7 @@ async def join(
     await _save_label_counts(connection, work)
 
 
-def _newest_by_entity(labels: Iterable[tuple[str, Label]]) -> dict[UUID, Label]:
+def _newest_by_entity(effects: Effects, labels: Iterable[tuple[str, Label]]) -> dict[UUID, Label]:
     """The winner among the batch's own labels, per entity."""
     newest: dict[UUID, Label] = {}
     for entity, label in labels:
@@ -97,19 +97,19 @@ def _newest_by_entity(labels: Iterable[tuple[str, Label]]) -> dict[UUID, Label]:
         verdict = judge_label(newest.get(key), label)
         if verdict in ("first", "corrected"):
             if verdict == "corrected":
-                LABELS_TOTAL.labels(verdict="stale").inc()
+                effects.count(LABELS_TOTAL, verdict="stale")
             newest[key] = label
         else:
-            LABELS_TOTAL.labels(verdict=verdict).inc()
+            effects.count(LABELS_TOTAL, verdict=verdict)
     return newest
 
 
-def _winners(standing: Mapping[UUID, Label], arrived: Mapping[UUID, Label]) -> dict[UUID, Label]:
+def _winners(effects: Effects, standing: Mapping[UUID, Label], arrived: Mapping[UUID, Label]) -> dict[UUID, Label]:
     """The arrived labels that change what stands."""
     winners = {}
     for key, label in arrived.items():
         verdict = judge_label(standing.get(key), label)
-        LABELS_TOTAL.labels(verdict=verdict).inc()
+        effects.count(LABELS_TOTAL, verdict=verdict)
         if verdict in ("first", "corrected"):
             winners[key] = label
     return winners
@@ -126,13 +126,13 @@ async def _without_repeats(effects: Effects, predictions: Sequence[NewPrediction
         if standing is None:
             known[stored.prediction_key] = stored.content_hash
             fresh.append(prediction)
-            PREDICTIONS_TOTAL.labels(verdict="new").inc()
+            effects.count(PREDICTIONS_TOTAL, verdict="new")
         elif standing == stored.content_hash:
-            PREDICTIONS_TOTAL.labels(verdict="duplicate").inc()
+            effects.count(PREDICTIONS_TOTAL, verdict="duplicate")
         else:
             detail = "a prediction with this id and other content came before"
             effects.refuse(prediction.record, Refusal("conflict", "prediction_id", detail))
-            PREDICTIONS_TOTAL.labels(verdict="conflict").inc()
+            effects.count(PREDICTIONS_TOTAL, verdict="conflict")
     return fresh
 
 

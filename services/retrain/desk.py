@@ -34,7 +34,6 @@ from shared.effects import Effects
 from shared.errors import Refusal
 from shared.topics import RETRAIN_DECISIONS, RETRAIN_JOBS
 
-# Counted as a batch is decided: one that is tried again after a fault is counted again.
 DECISIONS_TOTAL = Counter("trueward_retrain_decisions_total", "Decisions by what they came to.", ["action"])
 JOB_CHANGES_TOTAL = Counter("trueward_retrain_job_changes_total", "Changes of jobs by new status.", ["status"])
 VERDICTS_TOTAL = Counter("trueward_retrain_verdicts_total", "Verdicts on retrained versions.", ["verdict"])
@@ -166,7 +165,7 @@ class Desk:
         )
         self._ledger.decisions.append(decision)
         self._effects.emit(RETRAIN_DECISIONS, decision, key=decision.model)
-        DECISIONS_TOTAL.labels(action=decision.action).inc()
+        self._effects.count(DECISIONS_TOTAL, action=decision.action)
         if isinstance(outcome, QueuedRetrain):
             self._queue(book, decision, outcome.triggers)
         return decision
@@ -219,7 +218,7 @@ class Desk:
         kept.changed, kept.awaits_aftermath = True, False
         del book.awaiting_aftermath[kept.job.job_id]
         self._publish(kept.job)
-        VERDICTS_TOTAL.labels(verdict=aftermath.verdict).inc()
+        self._effects.count(VERDICTS_TOTAL, verdict=aftermath.verdict)
         log.info(
             "verdict on the retrained version",
             model=book.model,
@@ -230,4 +229,4 @@ class Desk:
 
     def _publish(self, job: Job) -> None:
         self._effects.emit(RETRAIN_JOBS, job, key=job.model)
-        JOB_CHANGES_TOTAL.labels(status=job.status).inc()
+        self._effects.count(JOB_CHANGES_TOTAL, status=job.status)

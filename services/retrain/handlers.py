@@ -81,7 +81,7 @@ def accepted(records: Iterable[Record], effects: Effects) -> list[tuple[Record, 
         if isinstance(event, Refusal):
             effects.refuse(record, event)
         else:
-            UNKNOWN_FIELDS_TOTAL.labels(topic=record.topic).inc(len(unknown_fields(event)))
+            effects.count(UNKNOWN_FIELDS_TOTAL, len(unknown_fields(event)), topic=record.topic)
             received.append((record, event))
     return received
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
@@ -17,6 +18,7 @@ from shared.contracts.dead_letters import DeadLetter
 from shared.database import _prepare, connect, connect_pool
 from shared.effects import Effects, Handler
 from shared.inbox import Advance, Place
+from shared.instruments import RECORDS_TOTAL
 from shared.records import Record
 from tests.kernel_world import INPUT, SERVICE, Tallied, eventually, make_tables, query, taken, tally
 from tests.support import RECEIVED_AT, Feed, drain_outbox, make_consumer
@@ -101,6 +103,22 @@ async def test_a_handler_that_raises_halfway_leaves_nothing(dsn: str, pool: asyn
     await consumer(pool, halfway).take(numbers(Feed(), [1, 2]), {})
     assert sights == [(Counter(), {}, 0)] * 4
     assert (taken(dsn), next_offsets(dsn), unsent(dsn)) == (Counter([1, 2]), {HERE: 2}, 2)
+
+
+async def test_a_batch_that_is_tried_again_counts_and_tells_once(pool: asyncpg.Pool[Any]) -> None:
+    counter, told, attempts = RECORDS_TOTAL.labels(topic="told"), list[int](), itertools.count(1)
+    before = counter._value.get()
+
+    async def telling(records: Sequence[Record], effects: Effects) -> None:
+        attempt = next(attempts)
+        effects.count(RECORDS_TOTAL, len(records), topic="told")
+        effects.after_commit(lambda: told.append(attempt))
+        if attempt < 3:
+            raise ConnectionResetError("again")
+
+    await consumer(pool, telling).take(numbers(Feed(), [1, 2]), {})
+    assert counter._value.get() == before + 2
+    assert told == [3]
 
 
 async def test_a_batch_above_what_comes_next_is_refused(dsn: str, pool: asyncpg.Pool[Any]) -> None:

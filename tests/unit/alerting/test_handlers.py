@@ -32,6 +32,7 @@ async def take(store: FakeStore, records: list[Record]) -> list[tuple[str, bytes
     """Topic, key and event of everything that one batch emits."""
     effects = Effects("alerting", None, NOW)  # type: ignore[arg-type]
     await alerting_handler(store)(records, effects)
+    effects.committed()
     contracts = {"alerts": AlertTransition, "dead-letters": DeadLetter}
     return [
         (topic, key, contracts[topic].model_validate_json(value))

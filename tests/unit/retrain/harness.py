@@ -177,6 +177,7 @@ class MemoryRetrain(Retrain):
         return Effects("retrain", _NO_CONNECTION, now)
 
     def _told(self, effects: Effects) -> Told:
+        effects.committed()
         told = Told()
         for topic, _, value, _ in effects._messages:
             told.add(topic, value)
