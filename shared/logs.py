@@ -47,6 +47,8 @@ def configure(service: str, *, log_format: Literal["console", "json"], level: st
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     # FastStream tells of every batch, and warns at each start that it creates no topics.
     logging.getLogger("faststream").setLevel(logging.ERROR)
+    # The gateway asks the services for their readiness with it, a line each.
+    logging.getLogger("httpx").setLevel(logging.WARNING)
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     logging.getLogger("uvicorn.access").setLevel(logging.WARNING)
     structlog.contextvars.bind_contextvars(service=service)
