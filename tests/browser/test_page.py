@@ -171,6 +171,11 @@ async def test_errors_say_what_to_do(world: World, opened: Opened) -> None:
     await expect(problem).to_contain_text("Unknown model")
     await expect(problem).to_contain_text("the spelling")
     assert await faults(page) == []
+    await page.goto(f"{world.url}/?model={STEADY}&version=never-seen&window=1y")
+    await expect(problem).to_contain_text("window")
+    await problem.get_by_role("button", name="Show the champion, all segments").click()
+    await expect(page.locator(".verdict .answer")).to_contain_text("Yes.", timeout=PATIENCE_MS)
+    await page.goto(f"{world.url}/?model=nobody-knows-it")
     await window.context.route("**/api/v1/overview*", lambda route: route.abort())
     await problem.get_by_role("link", name="All models").click()
     await expect(page.get_by_role("alert")).to_contain_text("The gateway does not answer")

@@ -43,8 +43,8 @@ class OverviewParameters(Parameters):
     state: Annotated[Standing | None, LeftOut] = Field(None, description="Only models of this standing.")
     sort: Order = Field(
         "worst",
-        description="`worst`: by standing, then the longest streak. The figures: the worst first, as the alert rules had them;"
-        " what they could not judge comes last.",
+        description="`worst`: by standing, then the longest streak. The figures: the worst first, as the alert"
+        " rules had them; what they could not judge comes last.",
     )
     limit: int = Field(50, ge=1, le=200, description="Most models in one answer.")
     points: int = Field(30, ge=1, le=200, description="Most points of a sparkline.")

@@ -15,7 +15,7 @@ const STATES = {
   connecting: ["Connecting", ""],
   live: ["Live", ""],
   lost: ["Stream lost", "Live updates are lost: what you see may be old. The page reconnects by itself and then reads everything again. If it does not, is the gateway running?"],
-  "upstream-away": ["Kafka away", "Kafka does not answer the gateway: nothing new arrives until it does. Figures are those of the newest snapshot."],
+  "upstream-away": ["Not following", "The gateway cannot follow the topics, so nothing arrives by itself until it can: is Kafka running? Figures are those of the newest snapshot when the page was read."],
 };
 
 let view = null;

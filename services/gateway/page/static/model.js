@@ -13,6 +13,7 @@ const RANGE = "30d";
 const POINTS = 400;
 const HISTORY = 200;
 const READ_AGAIN_MS = 400;
+const RETRY_MS = 5000;
 const SEVERITY = { none: 0, active: 1, watch: 2, incident: 3 };
 
 export class ModelView {
@@ -31,7 +32,8 @@ export class ModelView {
     this.parts = Object.fromEntries(["head", "verdict", "controls", "tiles", "time", "shape", "segments", "alerts", "jobs", "decisions", "history"].map((name) => [name, h("div", { class: `part part-${name}` })]));
     this.build();
     const { head, verdict, controls, tiles, time: over, shape, segments, alerts, jobs, decisions, history } = this.parts;
-    replace(this.main, h("div", { class: "wide" }, head, verdict, controls, tiles,
+    this.whole = h("div", { class: "wide" });
+    replace(this.main, replace(this.whole, head, verdict, controls, tiles,
       h("div", { class: "columns" }, h("div", { class: "column main-column" }, over, segments, decisions), h("div", { class: "column side-column" }, alerts, jobs, shape, history))));
     this.readAll();
   }
@@ -91,10 +93,11 @@ export class ModelView {
   }
 
   later(...names) {
-    for (const name of names) {
-      if (this.due.has(name)) continue;
-      this.due.set(name, setTimeout(() => { this.due.delete(name); this.read(name); }, READ_AGAIN_MS));
-    }
+    for (const name of names) this.after(READ_AGAIN_MS, name);
+  }
+
+  after(wait, name) {
+    if (!this.due.has(name)) this.due.set(name, setTimeout(() => { this.due.delete(name); this.read(name); }, wait));
   }
 
   heard(kind, data) {
@@ -108,23 +111,24 @@ export class ModelView {
   }
 
   cleared() {
-    this.parts.verdict.classList.remove("has-problem");
+    this.whole.classList.remove("nothing-known");
   }
 
   fail(name, error) {
-    if (name !== "monitoring" && this.known.monitoring) {
-      this.later(name);
-      return;
-    }
     const lost = error.status === 0 || error.status >= 500;
+    if (lost) this.after(RETRY_MS, name);
+    // The figures speak for the page; the other parts keep what they have.
     if (name !== "monitoring") return;
-    const wrong = error.status === 404 && (this.asked.version || this.asked.segment) && error.title !== "Unknown model";
+    const chosen = this.asked.version || this.asked.segment || this.asked.window;
+    const wrong = [404, 422].includes(error.status) && chosen && error.title !== "Unknown model";
     replace(this.parts.verdict, h("div", { class: "card problem", role: "alert" }, h("h2", {}, error.title), h("p", {}, error.message.split(" Check (1)")[0]),
       error.check?.length ? [h("p", {}, "What to check:"), h("ol", {}, error.check.map((item) => h("li", {}, item)))] : null,
-      h("div", { class: "actions" }, wrong && h("button", { type: "button", class: "button", onclick: () => this.change({ version: "", segment: "" }) }, "Show the champion, all segments"),
+      h("div", { class: "actions" }, wrong && h("button", { type: "button", class: "button", onclick: () => this.change({ version: "", segment: "", window: "" }) }, "Show the champion, all segments"),
         h("button", { type: "button", class: "button", onclick: () => this.readAll() }, "Try again"), h("a", { class: "button", href: "/", "data-link": true }, "All models"))));
-    if (!this.known.monitoring) replace(this.parts.head, h("h1", {}, this.model));
-    if (lost) setTimeout(() => !this.closed && this.readAll(), 5000);
+    if (!this.known.monitoring) {
+      replace(this.parts.head, h("h1", {}, this.model));
+      this.whole.classList.add("nothing-known");
+    }
   }
 
   build() {
@@ -132,7 +136,7 @@ export class ModelView {
     const specs = [[ACCURACY, 230], [BRIER, 170], [EVALUATED, 120], [COVERAGE, 120]];
     this.over = specs.map(([spec, height]) => ({ spec, chart: this.charts.add(overTime(spec), height), caption: h("figcaption", {}) }));
     this.curve = this.charts.add(reliability, 260);
-    const figures = this.over.map(({ chart, caption }) => h("figure", { class: "chart" }, caption, h("div", { role: "img", class: "chart-image" }, chart.place)));
+    const figures = this.over.map(({ spec, chart, caption }) => h("figure", { class: "chart" }, caption, h("div", { role: "img", class: "chart-image", "aria-label": `${spec.name} over time: not read yet` }, chart.place)));
     this.timeNote = h("p", { class: "quiet note" });
     this.table = h("details", { class: "more" }, h("summary", {}, "The newest points as a table"), h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Newest points" }));
     replace(this.parts.time, card("Over time", [h("div", { class: "legend" }, key("line", "value"), key("band", "95 % interval"), key("dash-watch", "threshold"), key("dash-incident", "high"), key("version", "new champion"), h("span", { class: "key" }, h("span", { class: "triangle worse" }), "alerts got worse"), h("span", { class: "key" }, h("span", { class: "triangle better" }), "got better"))],
@@ -226,7 +230,7 @@ export class ModelView {
       tile("Brier score", figure(metrics.brier_score), "0 is perfect", limits.brier_above !== null && `≤ ${figure(limits.brier_above, 2)}`, enough && metrics.brier_score !== null && metrics.brier_score > limits.brier_above),
       tile("AUC", figure(metrics.auc), "0.5 is a coin"),
       tile("Calibration error", figure(metrics.ece), `log loss ${figure(metrics.log_loss)}`),
-      tile("Evaluated", count(metrics.evaluated_predictions), `of ${count(metrics.predictions)} predicted`, `≥ ${count(limits.min_evaluated)}`, metrics.evaluated_predictions !== null && !enough, "needs"),
+      tile("Evaluated", count(metrics.evaluated_predictions), `${count(metrics.predictions)} new predictions`, `≥ ${count(limits.min_evaluated)}`, metrics.evaluated_predictions !== null && !enough, "needs"),
       tile("Label coverage", percent(metrics.label_coverage, 0), `${count(metrics.labels_awaited)} awaited`),
       tile("Label delay", duration(metrics.label_delay_p50_seconds), `95 % within ${duration(metrics.label_delay_p95_seconds)}`),
       tile("New labels", count(metrics.new_labels), "since the training"),

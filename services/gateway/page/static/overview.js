@@ -15,6 +15,7 @@ const SORTS = {
   streak: "Longest streak",
 };
 const PAGE = 50;
+const MOST = 200;
 const POINTS = 30;
 const TYPING_MS = 200;
 const READ_AGAIN_MS = 1500;
@@ -95,13 +96,9 @@ export class OverviewView {
     this.reading = reading;
     this.table.setAttribute("aria-busy", "true");
     try {
-      const limit = Math.min(200, Math.max(PAGE, this.models.length));
+      const limit = Math.min(MOST, Math.max(PAGE, this.models.length));
       const answer = await get("/api/v1/overview", { ...this.parameters(), limit }, reading.signal);
-      this.failed = false;
-      this.models = [];
-      this.rows.clear();
-      this.body.replaceChildren();
-      this.take(answer);
+      this.again(answer);
       this.tell();
     } catch (error) {
       if (error.name !== "AbortError") this.fail(error);
@@ -110,6 +107,32 @@ export class OverviewView {
         this.reading = null;
         this.table.setAttribute("aria-busy", "false");
       }
+    }
+  }
+
+  // What is listed already keeps its row, and with it the reader's place.
+  again(answer) {
+    const focused = document.activeElement?.closest?.("tr")?.dataset.model;
+    const before = this.rows;
+    this.models = [];
+    this.rows = new Map();
+    this.body.replaceChildren();
+    this.take(answer, before);
+    if (focused !== undefined) this.rows.get(focused)?.element.querySelector("a").focus({ preventScroll: true });
+  }
+
+  // Events that move models: the list is read again, but one that was read on far only has its counts told.
+  async refresh() {
+    if (this.models.length <= MOST) {
+      await this.read();
+      return;
+    }
+    try {
+      this.counts = (await get("/api/v1/overview", { ...this.parameters(), limit: 1 })).counts;
+      this.showChips();
+      this.tell();
+    } catch {
+      this.due = false; // The next event asks again.
     }
   }
 
@@ -126,12 +149,12 @@ export class OverviewView {
     }
   }
 
-  take(answer) {
+  take(answer, before = new Map()) {
     this.counts = answer.counts;
     this.next = answer.next_cursor;
     const fresh = answer.models.filter((model) => !this.rows.has(model.model));
     this.models.push(...fresh);
-    this.body.append(...fresh.map((model) => this.row(model)));
+    this.body.append(...fresh.map((model) => this.row(model, before.get(model.model)?.element)));
     this.showChips();
     this.showFoot();
     // What was seen stays watched: an observer speaks only of changes.
@@ -163,6 +186,7 @@ export class OverviewView {
   }
 
   showFoot() {
+    this.table.parentElement.hidden = !this.models.length;
     if (this.next) {
       replace(this.foot, h("button", { type: "button", class: "button", onclick: () => this.more() }, `Show more (${count(this.models.length)} of ${count(this.shownTotal())})`));
       return;
@@ -181,7 +205,6 @@ export class OverviewView {
   }
 
   fail(error) {
-    this.failed = true;
     // What was read stays; only its age is said.
     replace(this.foot, h("div", { class: "empty problem", role: "alert" }, h("h2", {}, error.title ?? "Something went wrong"), h("p", {}, error.message),
       h("button", { type: "button", class: "button", onclick: () => this.read() }, "Try again")));
@@ -189,8 +212,8 @@ export class OverviewView {
     this.later("retry", 5000, () => this.read());
   }
 
-  row(model) {
-    const cells = h("tr", { "data-model": model.model, "data-standing": model.standing, onclick: (event) => {
+  row(model, kept) {
+    const cells = kept ?? h("tr", { "data-model": model.model, "data-standing": model.standing, onclick: (event) => {
       if (!event.target.closest("a") && !getSelection().toString()) this.go({ model: model.model }, { push: true });
     } });
     this.rows.set(model.model, { element: cells, model });
@@ -228,20 +251,16 @@ export class OverviewView {
   }
 
   heard(kind, data) {
-    if (kind === "resync") {
-      this.read();
-      return;
-    }
     const row = this.rows.get(data.model);
     if (kind === "snapshot" && row) this.snapshot(row, data);
     // A change of state moves models in the order and in the counts: that is the server's to say.
-    if (kind === "alert" || kind === "job" || (kind === "snapshot" && !row && this.models.length < PAGE && !this.asked.q && !this.asked.state)) {
+    if (kind === "resync" || kind === "alert" || kind === "job" || (kind === "snapshot" && !row && this.models.length < PAGE && !this.asked.q && !this.asked.state)) {
       if (kind === "alert" && data.transition === "state_changed") {
         say(`${data.model}: ${WORDS[data.state === "none" ? "good" : data.state]}`);
       }
       if (!this.due) {
         this.due = true;
-        this.later("again", READ_AGAIN_MS, () => { this.due = false; this.read(); });
+        this.later("again", READ_AGAIN_MS, () => { this.due = false; this.refresh(); });
       }
     }
   }
