@@ -67,6 +67,7 @@ class Topics(Publisher):
             if self._producer is not None:
                 self._run(self._producer.stop())
         finally:
+            asyncio.run_coroutine_threadsafe(_others_ended(), self._loop).result(self._timeout_seconds)
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
             self._loop.close()
@@ -106,26 +107,34 @@ class Topics(Publisher):
                 self._run(consumer.stop())
 
     async def _joined(self, topic: str, *, from_beginning: bool) -> Any:
+        partitions = await self._partitions(topic)
         consumer = self._aiokafka.AIOKafkaConsumer(
             **self._settings, enable_auto_commit=False, auto_offset_reset="earliest"
         )
         try:
             await consumer.start()
-            consumer.assign(await self._partitions(consumer, topic))
+            consumer.assign(partitions)
             if from_beginning:
                 await consumer.seek_to_beginning()
             else:
                 await consumer.seek_to_end()
-                for partition in consumer.assignment():
+                for partition in partitions:
                     await consumer.position(partition)
         except BaseException:
             await consumer.stop()
             raise
         return consumer
 
-    async def _partitions(self, consumer: Any, topic: str) -> list[Any]:
-        await consumer.topics()
-        numbers = sorted(consumer.partitions_for_topic(topic) or ())
+    async def _partitions(self, topic: str) -> list[Any]:
+        from aiokafka.admin import AIOKafkaAdminClient  # noqa: PLC0415 (as above)
+
+        admin = AIOKafkaAdminClient(**self._settings)
+        try:
+            await admin.start()
+            described = await admin.describe_topics([topic]) if topic in await admin.list_topics() else []
+        finally:
+            await admin.close()
+        numbers = sorted(found["partition"] for one in described for found in one["partitions"])
         if not numbers:
             raise ClientError(f"the broker has no topic {topic}")
         return [self._aiokafka.TopicPartition(topic, number) for number in numbers]
@@ -165,6 +174,14 @@ class Topics(Publisher):
         except BaseException:
             running.cancel()
             raise
+
+
+async def _others_ended() -> None:
+    """What was given up must have let go of its connections before the loop ends."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
 
 
 def key_of(topic: str, event: AnyEvent) -> str | None:
