@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -91,6 +92,8 @@ def main() -> None:
     """Run the gateway in this process until it is told to stop. Raises ``UsageError`` when its port is taken."""
     settings = GatewaySettings()
     logs.configure("gateway", log_format=settings.log_format, level=settings.log_level)
+    # Each status asks three services for their health: nobody wants to read of every such question.
+    logging.getLogger("httpx").setLevel(logging.WARNING)
     listening = bind(settings.http_host, settings.http_port)
     app = create_app(settings)
     asyncio.run(serve(app, listening, app.state.live.until_stopped))
