@@ -21,7 +21,7 @@ from deploy.local.broker import Broker
 from shared.broker import create_missing_topics, make_producer
 from shared.contracts.models import Policy
 from shared.settings import Settings
-from shared.topics import ALERTS, LABELS, PIPELINE_RUNS, POLICIES, PREDICTIONS, TOPICS, Topic
+from shared.topics import ALERTS, LABELS, PIPELINE_RUNS, POLICIES, PREDICTIONS, RETRAIN_JOBS, TOPICS, Topic
 from tests.gateway_world import DAYS, FLIGHTS, NEWBORN, POLICY, QUIET
 from tests.integration.conftest import Start, free_port
 from trueward.cli.broker import existing
@@ -218,6 +218,24 @@ async def test_watch_from_the_beginning(run: Run, topics: Settings, environment:
     assert [json.loads(line)["model"] for line in machine.stdout.splitlines()] == ["a", "a"]
 
 
+async def test_watch_alone_shows_transitions_of_alerts_and_jobs(
+    run: Run, topics: Settings, environment: dict[str, str]
+) -> None:
+    await send_transitions(topics, "a")
+    job = json.loads((GOLDEN / "retrain-job.v1" / "queued.json").read_bytes())
+    producer = make_producer(topics, "test")
+    await producer.start()
+    try:
+        await producer.send_and_wait(topics.topic_prefix + RETRAIN_JOBS.name, json.dumps(job).encode())
+    finally:
+        await producer.stop()
+    done = await asyncio.to_thread(run, "watch", "--from-beginning", "--count", "2", **environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = sorted(done.stdout.splitlines(), key=lambda line: f"  job {job['job_id']} queued " in line)
+    assert "opened" in lines[0]
+    assert f"  job {job['job_id']} queued " in lines[1]
+
+
 async def test_watch_shows_what_comes_and_ends_with_ctrl_c(
     start: Start, topics: Settings, environment: dict[str, str]
 ) -> None:
@@ -330,6 +348,9 @@ def test_status_models_jobs_and_policy_for_people(run: Run, gateway_url: str) ->
     assert (status.returncode, status.stderr) == (0, "")
     for part in ("postgresql", "kafka", "metrics", "incident", FLIGHTS, QUIET, "every 86,400 s"):
         assert part in status.stdout
+    (flights,) = (line for line in status.stdout.splitlines() if FLIGHTS in line and "incident" in line)
+    for part in ("0.0000 < 0.55", "> 0.25", "queued"):
+        assert part in flights
     models = run("models", "--http", gateway_url)
     assert "Models (4)" in models.stdout
     jobs = run("jobs", "list", "--http", gateway_url)
@@ -354,7 +375,9 @@ def test_the_same_for_machines(run: Run, gateway_url: str) -> None:
         assert (done.returncode, done.stderr) == (0, "")
         return json.loads(done.stdout)
 
-    assert ask("status")["dependencies"]["kafka"]["ok"] is True
+    status = ask("status")
+    assert status["dependencies"]["kafka"]["ok"] is True
+    assert (status["models"][0]["model"], status["models"][0]["standing"]) == (FLIGHTS, "incident")
     sequences = {model["model"]: model["snapshot_sequence"]["metrics"] for model in ask("models")["models"]}
     assert sequences[FLIGHTS] == DAYS
     (job,) = ask("jobs", "list", "--model", FLIGHTS, "--status", "queued", "--limit", "5")["jobs"]
