@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
+
+import asyncpg
 
 from services.metrics.domain import figures, histogram
 from services.metrics.domain.buckets import MICROSECONDS, WINDOW_SECONDS, start_of, widths, window_tiles
@@ -42,7 +44,7 @@ FigureKey = tuple[str, str, str]
 """Version (empty: all together), segment (empty: all), window."""
 
 FIGURES_IN_A_PORTION = 1_000
-"""Computed between two statements: about a tenth of a second's work."""
+"""Computed between two statements: a fraction of a second's work."""
 
 
 class ChampionChangedError(Exception):
@@ -190,11 +192,11 @@ async def cut_snapshots(effects: Effects, cut: Cut) -> int:
     connection = effects.connection
     world = await read_world(connection)
     facts = await _read_facts(connection, world, cut)
-    totals = await _read_totals(connection, world, cut)
+    totals = await _read_totals(connection, cut)
     offsets, catching_up = await _read_offsets(connection, cut)
     made: list[tuple[Snapshot, dict[FigureKey, Metrics]]] = []
     for fact in facts:
-        found = _figures_of(fact, totals.get(fact.model_id, {}), cut)
+        found = _figures_of(fact, _totals_of(totals.get(fact.model_id, ()), world), cut)
         snapshot = _snapshot(fact, found, cut, offsets, catching_up=catching_up)
         effects.emit(SNAPSHOTS, snapshot, key=fact.model)
         made.append((snapshot, found))
@@ -247,8 +249,8 @@ async def _read_facts(connection: Connection, world: World, cut: Cut) -> list[Mo
 ModelTotals = dict[FigureKey, Totals]
 
 
-async def _read_totals(connection: Connection, world: World, cut: Cut) -> dict[int, ModelTotals]:
-    """Sums of every series and window, by model."""
+async def _read_totals(connection: Connection, cut: Cut) -> dict[int, list[asyncpg.Record]]:
+    """Sums of every series and window, by model, as the database has them."""
     kept = widths(cut.bucket_seconds)
     tiles = [(window, tile) for window in WINDOW_SECONDS for tile in window_tiles(window, cut.as_of, kept)]
     rows = await connection.fetch(
@@ -258,10 +260,16 @@ async def _read_totals(connection: Connection, world: World, cut: Cut) -> dict[i
         [tile.since for _, tile in tiles],
         [tile.until for _, tile in tiles],
     )
-    result: dict[int, ModelTotals] = defaultdict(dict)
+    result: dict[int, list[asyncpg.Record]] = defaultdict(list)
     for row in rows:
-        version = world.predicting[row["model_id"]][row["version_id"]]
-        result[row["model_id"]][version, row["segment"], row["time_window"]] = Totals(
+        result[row["model_id"]].append(row)
+    return result
+
+
+def _totals_of(rows: Iterable[asyncpg.Record], world: World) -> ModelTotals:
+    """One model's sums by version, segment and window."""
+    return {
+        (world.predicting[row["model_id"]][row["version_id"]], row["segment"], row["time_window"]): Totals(
             predictions=row["predictions"],
             labelled=row["labelled"],
             evaluated=row["evaluated"],
@@ -272,7 +280,8 @@ async def _read_totals(connection: Connection, world: World, cut: Cut) -> dict[i
             log_loss=int(row["log_loss"]),
             vector=histogram.total([row["histograms"]]),
         )
-    return result
+        for row in rows
+    }
 
 
 async def _read_offsets(connection: Connection, cut: Cut) -> tuple[dict[str, dict[str, int]], bool]:
@@ -312,6 +321,7 @@ def _figures_of(fact: ModelFacts, totals: ModelTotals, cut: Cut) -> dict[FigureK
 def _metrics(totals: Totals, fact: ModelFacts, cut: Cut) -> Metrics:
     vector = totals.vector
     interval = figures.wilson_interval(totals.correct, totals.evaluated)
+    reliability = figures.reliability(vector)
     return Metrics.model_construct(
         kind="binary",
         predictions=totals.predictions,
@@ -325,7 +335,7 @@ def _metrics(totals: Totals, fact: ModelFacts, cut: Cut) -> Metrics:
         brier_score=figures.mean_squared_error(totals),
         log_loss=figures.mean_log_loss(totals),
         auc=figures.auc(vector),
-        ece=figures.expected_calibration_error(vector),
+        ece=figures.expected_calibration_error(reliability),
         positive_rate=figures.ratio(totals.positives, totals.evaluated),
         predicted_positive_rate=figures.ratio(totals.predicted_positives, totals.evaluated),
         reliability=tuple(
@@ -336,7 +346,7 @@ def _metrics(totals: Totals, fact: ModelFacts, cut: Cut) -> Metrics:
                 mean_probability=row.mean_probability,
                 positive_rate=row.positive_rate,
             )
-            for row in figures.reliability(vector)
+            for row in reliability
         ),
         new_labels=fact.new_labels,
         data_freshness_seconds=_freshness(fact.newest_data_at, cut),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from services.metrics.domain import histogram
@@ -86,20 +87,19 @@ def wilson_interval(successes: int, trials: int) -> tuple[float, float] | None:
 def auc(vector: Vector) -> float | None:
     """Area under the ROC curve from the 50 bins, ties within a bin counting half (Hanley and McNeil 1982)."""
     negatives, positives = histogram.negatives(vector), histogram.positives(vector)
-    pairs = int(negatives.sum()) * int(positives.sum())
+    pairs = sum(negatives) * sum(positives)
     if pairs == 0:
         return None
     below = 0
     doubled = 0
     for negative, positive in zip(negatives, positives, strict=True):
-        doubled += int(positive) * (2 * below + int(negative))
-        below += int(negative)
+        doubled += positive * (2 * below + negative)
+        below += negative
     return doubled / (2 * pairs)
 
 
-def expected_calibration_error(vector: Vector) -> float | None:
-    """ECE over the 10 bins of the reliability table, weighted by their counts (Naeini et al. 2015)."""
-    rows = reliability(vector)
+def expected_calibration_error(rows: Sequence[ReliabilityRow]) -> float | None:
+    """ECE over the rows of the reliability table, weighted by their counts (Naeini et al. 2015)."""
     count = sum(row.count for row in rows)
     if count == 0:
         return None
@@ -114,17 +114,17 @@ def reliability(vector: Vector) -> tuple[ReliabilityRow, ...]:
     rows = []
     for place in range(RELIABILITY_BINS):
         part = slice(place * merged, (place + 1) * merged)
-        happened = int(positives[part].sum())
-        count = happened + int(negatives[part].sum())
+        happened = sum(positives[part])
+        count = happened + sum(negatives[part])
         if count:
-            mean = int(sums[part].sum()) / (count * 10**9)
+            mean = sum(sums[part]) / (count * 10**9)
             rows.append(ReliabilityRow(place / 10, (place + 1) / 10, count, mean, happened / count))
     return tuple(rows)
 
 
 def delay_quantile(vector: Vector, share: float) -> float | None:
     """A quantile of the label delay in seconds, linear within its bin; the open last bin says its lower edge."""
-    counts = [int(count) for count in histogram.delays(vector)]
+    counts = histogram.delays(vector)
     wanted = share * sum(counts)
     if wanted == 0:
         return None

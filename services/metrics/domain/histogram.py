@@ -77,21 +77,21 @@ def total(stored: Iterable[bytes]) -> Vector:
     return joined
 
 
-def negatives(vector: Vector) -> Vector:
+def negatives(vector: Vector) -> list[int]:
     """Evaluated negatives per probability bin."""
-    return vector[0:_SUMS_START:2]
+    return list(vector[0:_SUMS_START:2])
 
 
-def positives(vector: Vector) -> Vector:
+def positives(vector: Vector) -> list[int]:
     """Evaluated positives per probability bin."""
-    return vector[1:_SUMS_START:2]
+    return list(vector[1:_SUMS_START:2])
 
 
-def probability_sums(vector: Vector) -> Vector:
+def probability_sums(vector: Vector) -> list[int]:
     """Sum of probabilities per probability bin, in units of 1e-9."""
-    return vector[_SUMS_START:_DELAYS_START]
+    return list(vector[_SUMS_START:_DELAYS_START])
 
 
-def delays(vector: Vector) -> Vector:
+def delays(vector: Vector) -> list[int]:
     """Evaluated predictions per delay bin."""
-    return vector[_DELAYS_START:]
+    return list(vector[_DELAYS_START:])

@@ -70,7 +70,7 @@ def test_of_nothing_every_figure_is_unknown() -> None:
     assert figures.mean_log_loss(NOTHING) is None
     assert figures.wilson_interval(0, 0) is None
     assert figures.auc(NOTHING.vector) is None
-    assert figures.expected_calibration_error(NOTHING.vector) is None
+    assert figures.expected_calibration_error(()) is None
     assert figures.reliability(NOTHING.vector) == ()
     assert figures.delay_quantile(NOTHING.vector, 0.5) is None
 
@@ -180,7 +180,7 @@ def test_the_reliability_table_counts_everything_once(evaluated: list[Scored]) -
 def test_the_calibration_error_weighs_every_row_by_its_count(evaluated: list[Scored]) -> None:
     assume(evaluated)
     expected = math.fsum(n * abs(rate - mean) for _, _, n, mean, rate in plain_reliability(evaluated))
-    error = figures.expected_calibration_error(vector_of(evaluated))
+    error = figures.expected_calibration_error(figures.reliability(vector_of(evaluated)))
     assert error == pytest.approx(expected / len(evaluated), abs=1e-15)
 
 
@@ -194,7 +194,9 @@ def test_the_calibration_error_weighs_every_row_by_its_count(evaluated: list[Sco
     ],
 )
 def test_calibration_errors_known_by_hand(evaluated: list[Scored], error: float) -> None:
-    assert figures.expected_calibration_error(vector_of(evaluated)) == pytest.approx(error, abs=1e-12)
+    assert figures.expected_calibration_error(figures.reliability(vector_of(evaluated))) == pytest.approx(
+        error, abs=1e-12
+    )
 
 
 @pytest.mark.parametrize(
