@@ -89,6 +89,8 @@ export class ModelView {
       show();
     } catch (error) {
       if (error.name !== "AbortError" && !this.closed) this.fail(name, error);
+    } finally {
+      if (this.readings.get(name) === reading) this.readings.delete(name);
     }
   }
 
@@ -97,7 +99,14 @@ export class ModelView {
   }
 
   after(wait, name) {
-    if (!this.due.has(name)) this.due.set(name, setTimeout(() => { this.due.delete(name); this.read(name); }, wait));
+    if (!this.due.has(name)) this.due.set(name, setTimeout(() => this.dueNow(name), wait));
+  }
+
+  // What is being read is let finish: events must not starve a slow answer.
+  dueNow(name) {
+    this.due.delete(name);
+    if (this.readings.has(name)) this.later(name);
+    else this.read(name);
   }
 
   heard(kind, data) {
@@ -106,7 +115,7 @@ export class ModelView {
     else if (kind === "alert") {
       this.later("monitoring", "transitions");
       if (data.transition === "state_changed") say(`${data.model} is now ${WORDS[data.state === "none" ? "good" : data.state]}: ${data.reason}`);
-    } else if (kind === "decision") this.later("decisions");
+    } else if (kind === "decision") this.later("monitoring", "decisions");
     else if (kind === "job") this.later("jobs", "decisions");
   }
 

@@ -24,7 +24,7 @@ export class OverviewView {
   constructor(main, asked, go) {
     Object.assign(this, { main, asked, go, models: [], rows: new Map(), next: null, counts: null });
     this.reading = null;
-    this.timers = new Set();
+    this.timers = new Map();
   }
 
   shows() {
@@ -65,13 +65,12 @@ export class OverviewView {
   close() {
     this.reading?.abort();
     this.watcher.disconnect();
-    for (const timer of this.timers) clearTimeout(this[timer]);
+    for (const timer of this.timers.values()) clearTimeout(timer);
   }
 
   later(name, wait, action) {
-    clearTimeout(this[name]);
-    this.timers.add(name);
-    this[name] = setTimeout(action, wait);
+    clearTimeout(this.timers.get(name));
+    this.timers.set(name, setTimeout(action, wait));
   }
 
   change(what) {
@@ -122,7 +121,13 @@ export class OverviewView {
   }
 
   // Events that move models: the list is read again, but one that was read on far only has its counts told.
+  // One that is being read is let finish: events must not starve a slow answer.
   async refresh() {
+    if (this.reading) {
+      this.later("events", READ_AGAIN_MS, () => this.refresh());
+      return;
+    }
+    this.due = false;
     if (this.models.length <= MOST) {
       await this.read();
       return;
@@ -132,7 +137,7 @@ export class OverviewView {
       this.showChips();
       this.tell();
     } catch {
-      this.due = false; // The next event asks again.
+      // The counts stay as they were; the next event asks again.
     }
   }
 
@@ -253,16 +258,22 @@ export class OverviewView {
   heard(kind, data) {
     const row = this.rows.get(data.model);
     if (kind === "snapshot" && row) this.snapshot(row, data);
-    // A change of state moves models in the order and in the counts: that is the server's to say.
-    if (kind === "resync" || kind === "alert" || kind === "job" || (kind === "snapshot" && !row && this.models.length < PAGE && !this.asked.q && !this.asked.state)) {
-      if (kind === "alert" && data.transition === "state_changed") {
-        say(`${data.model}: ${WORDS[data.state === "none" ? "good" : data.state]}`);
-      }
-      if (!this.due) {
-        this.due = true;
-        this.later("again", READ_AGAIN_MS, () => { this.due = false; this.refresh(); });
-      }
+    if (kind === "alert" && data.transition === "state_changed") {
+      say(`${data.model}: ${WORDS[data.state === "none" ? "good" : data.state]}`);
     }
+    if (this.moves(kind, row) && !this.due) {
+      this.due = true;
+      this.later("events", READ_AGAIN_MS, () => this.refresh());
+    }
+  }
+
+  // Whether an event changes the list or its order: that is the server's to say.
+  moves(kind, row) {
+    if (kind !== "snapshot") return ["resync", "alert", "job"].includes(kind);
+    if (!row) return this.models.length < PAGE && !this.asked.q && !this.asked.state;
+    const { standing: now, metrics, thresholds } = row.model;
+    const enough = metrics.evaluated_predictions >= (thresholds?.min_evaluated ?? Infinity);
+    return !thresholds || (now === "waiting" && enough) || (now === "good" && !enough);
   }
 
   snapshot(row, data) {
