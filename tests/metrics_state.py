@@ -6,6 +6,8 @@ import struct
 from collections.abc import Sequence
 from typing import Any
 
+from shared.contracts.base import canonical_json
+from shared.contracts.snapshots import Metrics
 from tests.metrics_world import START_SECONDS, Fact, MetricsWorld
 from tests.plain_metrics import Plain
 
@@ -66,6 +68,7 @@ async def assert_figures(world: MetricsWorld, plain: Plain, as_of: int) -> None:
     found = await world.figures()
     assert found.keys() == expected.keys()
     for key, figures in expected.items():
+        assert Metrics.model_validate_json(canonical_json(found[key])).known() == found[key]
         # Their formulas are tested as such; here it matters that they are of the right predictions.
         for name in ("accuracy_interval_95", "ece", "label_delay_p50_seconds", "label_delay_p95_seconds"):
             assert (found[key].pop(name) is None) == (figures["evaluated_predictions"] == 0), (key, name)

@@ -30,7 +30,6 @@ from shared.contracts.models import Artifact, Policy
 from shared.contracts.snapshots import (
     Champion,
     Metrics,
-    ReliabilityBin,
     Snapshot,
     VersionMetrics,
     snapshot_id,
@@ -42,6 +41,8 @@ from shared.topics import SNAPSHOTS
 
 FigureKey = tuple[str, str, str]
 """Version (empty: all together), segment (empty: all), window."""
+Figures = dict[str, Any]
+"""The fields of the contract ``Metrics``: one set becomes part of a snapshot, all are published as JSON."""
 
 FIGURES_IN_A_PORTION = 1_000
 """Computed between two statements: a fraction of a second's work."""
@@ -194,7 +195,7 @@ async def cut_snapshots(effects: Effects, cut: Cut) -> int:
     facts = await _read_facts(connection, world, cut)
     totals = await _read_totals(connection, cut)
     offsets, catching_up = await _read_offsets(connection, cut)
-    made: list[tuple[Snapshot, dict[FigureKey, Metrics]]] = []
+    made: list[tuple[Snapshot, dict[FigureKey, Figures]]] = []
     for fact in facts:
         found = _figures_of(fact, _totals_of(totals.get(fact.model_id, ()), world), cut)
         snapshot = _snapshot(fact, found, cut, offsets, catching_up=catching_up)
@@ -306,8 +307,8 @@ def _was_behind(row: Mapping[str, Any], cut: Cut) -> bool:
     return left and row["received_at"] < cut.moment - timedelta(seconds=cut.interval_seconds)
 
 
-def _figures_of(fact: ModelFacts, totals: ModelTotals, cut: Cut) -> dict[FigureKey, Metrics]:
-    """Metrics of every version, segment and window that has sums; of all versions together in every window."""
+def _figures_of(fact: ModelFacts, totals: ModelTotals, cut: Cut) -> dict[FigureKey, Figures]:
+    """Figures of every version, segment and window that has sums; of all versions together in every window."""
     together: ModelTotals = {("", "", window): NOTHING for window in WINDOW_SECONDS}
     for (_, segment, window), sums in totals.items():
         key = ("", segment, window)
@@ -315,43 +316,33 @@ def _figures_of(fact: ModelFacts, totals: ModelTotals, cut: Cut) -> dict[FigureK
     if fact.champion is not None:
         for window in WINDOW_SECONDS:
             together[fact.champion.version, "", window] = NOTHING
-    return {key: _metrics(sums, fact, cut) for key, sums in {**together, **totals}.items()}
+    return {key: _figures(sums, fact, cut) for key, sums in {**together, **totals}.items()}
 
 
-def _metrics(totals: Totals, fact: ModelFacts, cut: Cut) -> Metrics:
+def _figures(totals: Totals, fact: ModelFacts, cut: Cut) -> Figures:
     vector = totals.vector
-    interval = figures.wilson_interval(totals.correct, totals.evaluated)
     reliability = figures.reliability(vector)
-    return Metrics.model_construct(
-        kind="binary",
-        predictions=totals.predictions,
-        labels_awaited=totals.predictions - totals.labelled,
-        label_coverage=figures.ratio(totals.labelled, totals.predictions),
-        label_delay_p50_seconds=figures.delay_quantile(vector, 0.5),
-        label_delay_p95_seconds=figures.delay_quantile(vector, 0.95),
-        evaluated_predictions=totals.evaluated,
-        accuracy=figures.ratio(totals.correct, totals.evaluated),
-        accuracy_interval_95=interval,
-        brier_score=figures.mean_squared_error(totals),
-        log_loss=figures.mean_log_loss(totals),
-        auc=figures.auc(vector),
-        ece=figures.expected_calibration_error(reliability),
-        positive_rate=figures.ratio(totals.positives, totals.evaluated),
-        predicted_positive_rate=figures.ratio(totals.predicted_positives, totals.evaluated),
-        reliability=tuple(
-            ReliabilityBin.model_construct(
-                lower=row.lower,
-                upper=row.upper,
-                count=row.count,
-                mean_probability=row.mean_probability,
-                positive_rate=row.positive_rate,
-            )
-            for row in reliability
-        ),
-        new_labels=fact.new_labels,
-        data_freshness_seconds=_freshness(fact.newest_data_at, cut),
-        pipeline_freshness_seconds=_freshness(fact.newest_run_at, cut),
-    )
+    return {
+        "kind": "binary",
+        "predictions": totals.predictions,
+        "labels_awaited": totals.predictions - totals.labelled,
+        "label_coverage": figures.ratio(totals.labelled, totals.predictions),
+        "label_delay_p50_seconds": figures.delay_quantile(vector, 0.5),
+        "label_delay_p95_seconds": figures.delay_quantile(vector, 0.95),
+        "evaluated_predictions": totals.evaluated,
+        "accuracy": figures.ratio(totals.correct, totals.evaluated),
+        "accuracy_interval_95": figures.wilson_interval(totals.correct, totals.evaluated),
+        "brier_score": figures.mean_squared_error(totals),
+        "log_loss": figures.mean_log_loss(totals),
+        "auc": figures.auc(vector),
+        "ece": figures.expected_calibration_error(reliability),
+        "positive_rate": figures.ratio(totals.positives, totals.evaluated),
+        "predicted_positive_rate": figures.ratio(totals.predicted_positives, totals.evaluated),
+        "reliability": tuple(row.known() for row in reliability),
+        "new_labels": fact.new_labels,
+        "data_freshness_seconds": _freshness(fact.newest_data_at, cut),
+        "pipeline_freshness_seconds": _freshness(fact.newest_run_at, cut),
+    }
 
 
 def _freshness(newest: int | None, cut: Cut) -> float | None:
@@ -360,7 +351,7 @@ def _freshness(newest: int | None, cut: Cut) -> float | None:
 
 def _snapshot(
     fact: ModelFacts,
-    found: Mapping[FigureKey, Metrics],
+    found: Mapping[FigureKey, Figures],
     cut: Cut,
     offsets: dict[str, dict[str, int]],
     *,
@@ -370,13 +361,13 @@ def _snapshot(
     judged = "" if fact.champion is None else fact.champion.version
     versions = {
         version: VersionMetrics(
-            evaluated_predictions=metrics.evaluated_predictions,
-            accuracy=metrics.accuracy,
-            brier_score=metrics.brier_score,
-            log_loss=metrics.log_loss,
+            evaluated_predictions=known["evaluated_predictions"],
+            accuracy=known["accuracy"],
+            brier_score=known["brier_score"],
+            log_loss=known["log_loss"],
         )
-        for (version, segment, time_window), metrics in sorted(found.items())
-        if version and not segment and time_window == window and metrics.evaluated_predictions
+        for (version, segment, time_window), known in found.items()
+        if version and not segment and time_window == window and known["evaluated_predictions"]
     }
     return Snapshot(
         snapshot_id=snapshot_id(fact.model, fact.last_sequence + 1),
@@ -391,13 +382,13 @@ def _snapshot(
         champion=fact.champion,
         policy=fact.policy,
         policy_sha256=fact.policy.sha256(),
-        metrics=found[judged, "", window],
+        metrics=Metrics.model_validate(found[judged, "", window]),
         versions=versions,
         offsets=offsets,
     )
 
 
-async def _save(connection: Connection, made: Sequence[tuple[Snapshot, Mapping[FigureKey, Metrics]]]) -> None:
+async def _save(connection: Connection, made: Sequence[tuple[Snapshot, Mapping[FigureKey, Figures]]]) -> None:
     snapshots = [snapshot for snapshot, _ in made]
     columns = (
         [snapshot.model for snapshot in snapshots],
@@ -411,9 +402,9 @@ async def _save(connection: Connection, made: Sequence[tuple[Snapshot, Mapping[F
     await connection.execute(QUERIES.save_latest_figures, *columns, [_figure_rows(found) for _, found in made])
 
 
-def _figure_rows(found: Mapping[FigureKey, Metrics]) -> str:
+def _figure_rows(found: Mapping[FigureKey, Figures]) -> str:
     rows = [
-        {"version": version, "segment": segment, "window": window, "metrics": metrics.known()}
-        for (version, segment, window), metrics in sorted(found.items())
+        {"version": version, "segment": segment, "window": window, "metrics": known}
+        for (version, segment, window), known in found.items()
     ]
     return canonical_json(rows).decode()

@@ -149,9 +149,9 @@ SET (newest_label_at, newest_labels) = (
     SELECT label.observed_at, count(*) FROM label
     WHERE label.observed_at >= label_bucket.start * 1000000
       AND label.observed_at < (label_bucket.start + $3) * 1000000
-      AND EXISTS (
-          SELECT FROM predicted_entity JOIN version USING (version_id)
-          WHERE predicted_entity.entity_key = label.entity_key AND version.model_id = label_bucket.model_id
+      AND (
+          SELECT true FROM predicted_entity JOIN version USING (version_id)
+          WHERE predicted_entity.entity_key = label.entity_key AND version.model_id = label_bucket.model_id LIMIT 1
       )
     GROUP BY label.observed_at ORDER BY label.observed_at DESC LIMIT 1
 )
@@ -228,9 +228,10 @@ SET champion_version = $2,
         SELECT count(*) FROM label
         WHERE label.observed_at > $3 AND label.observed_at < ($4 + $5) * 1000000
           AND (label.outcome_number IS NOT NULL OR label.outcome_text IS NOT NULL)
-          AND EXISTS (
-              SELECT FROM predicted_entity JOIN version USING (version_id)
-              WHERE predicted_entity.entity_key = label.entity_key AND version.model_id = $1
+          -- LIMIT keeps the planner from joining all predictions: the labels are few, and looked up one by one.
+          AND (
+              SELECT true FROM predicted_entity JOIN version USING (version_id)
+              WHERE predicted_entity.entity_key = label.entity_key AND version.model_id = $1 LIMIT 1
           )
     )
 WHERE model_id = $1
@@ -265,19 +266,27 @@ CROSS JOIN LATERAL (
 
 -- name: read_totals
 -- One row a series and window: the sums of the window's tiles. The histograms are added up by the caller.
+-- Each tile is summed by itself, so that it is a range of the primary key however large the table has grown.
 SELECT series.model_id, series.version_id, series.segment, tile.time_window,
-       sum(predictions)::bigint AS predictions, sum(labelled)::bigint AS labelled,
-       sum(evaluated)::bigint AS evaluated, sum(correct)::bigint AS correct,
-       sum(positives)::bigint AS positives, sum(predicted_positives)::bigint AS predicted_positives,
-       sum(squared_error)::text AS squared_error, sum(log_loss)::text AS log_loss,
-       string_agg(histogram, ''::bytea) AS histograms
+       sum(sums.predictions)::bigint AS predictions, sum(sums.labelled)::bigint AS labelled,
+       sum(sums.evaluated)::bigint AS evaluated, sum(sums.correct)::bigint AS correct,
+       sum(sums.positives)::bigint AS positives, sum(sums.predicted_positives)::bigint AS predicted_positives,
+       sum(sums.squared_error)::text AS squared_error, sum(sums.log_loss)::text AS log_loss,
+       string_agg(sums.histograms, ''::bytea) AS histograms
 FROM series
 CROSS JOIN unnest($1::text[], $2::integer[], $3::bigint[], $4::bigint[]) AS tile (time_window, width, since, until)
-JOIN bucket ON bucket.series_id = series.series_id AND bucket.width = tile.width
-    AND bucket.start >= tile.since AND bucket.start < tile.until
+CROSS JOIN LATERAL (
+    SELECT sum(predictions) AS predictions, sum(labelled) AS labelled, sum(evaluated) AS evaluated,
+           sum(correct) AS correct, sum(positives) AS positives, sum(predicted_positives) AS predicted_positives,
+           sum(squared_error) AS squared_error, sum(log_loss) AS log_loss,
+           string_agg(histogram, ''::bytea) AS histograms
+    FROM bucket
+    WHERE bucket.series_id = series.series_id AND bucket.width = tile.width
+      AND bucket.start >= tile.since AND bucket.start < tile.until
+) AS sums
 GROUP BY series.model_id, series.version_id, series.segment, tile.time_window
 -- What came and went again leaves buckets of zeros; they must say no more than buckets that never were.
-HAVING sum(predictions) > 0 OR sum(evaluated) > 0
+HAVING sum(sums.predictions) > 0 OR sum(sums.evaluated) > 0
 
 -- name: read_offsets
 SELECT topic, partition, next_offset, log_end_offset, received_at FROM inbox ORDER BY topic, partition

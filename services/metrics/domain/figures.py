@@ -57,6 +57,16 @@ class ReliabilityRow:
     mean_probability: float
     positive_rate: float
 
+    def known(self) -> dict[str, float]:
+        """The fields by name."""
+        return {
+            "lower": self.lower,
+            "upper": self.upper,
+            "count": self.count,
+            "mean_probability": self.mean_probability,
+            "positive_rate": self.positive_rate,
+        }
+
 
 def ratio(numerator: int, denominator: int) -> float | None:
     """A share, or None where there is nothing to share."""
