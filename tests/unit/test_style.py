@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-MOST_LINES = 450
+MOST_LINES = 500
 MOST_LINES_OF_A_FUNCTION = 70
 GENERATED_OR_GIVEN = ("LICENSE", "requirements.lock", "docs/asyncapi.yaml", "docs/contracts/")
 
