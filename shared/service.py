@@ -21,11 +21,11 @@ import uvicorn
 from aiokafka import TopicPartition
 from faststream.kafka import KafkaBroker
 from opentelemetry import trace
-from prometheus_client import make_asgi_app
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse
-from starlette.routing import Mount, Route
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 
 from shared import logs, tracing
 from shared.broker import (
@@ -367,11 +367,14 @@ def health_app(health: Health) -> Starlette:
             return JSONResponse({"status": "ready"})
         return JSONResponse({"status": "not ready", "detail": obstacle}, status_code=503)
 
+    async def metrics(_request: Request) -> Response:
+        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
     return Starlette(
         routes=[
             Route("/health/live", live),
             Route("/health/ready", ready),
-            Mount("/metrics", make_asgi_app()),
+            Route("/metrics", metrics),
         ]
     )
 

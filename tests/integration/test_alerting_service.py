@@ -47,7 +47,7 @@ async def counts(url: str, expected: set[str]) -> None:
     async with httpx.AsyncClient(trust_env=False) as client:
 
         async def look() -> set[str]:
-            return set((await client.get(f"{url}/metrics/")).text.splitlines())
+            return set((await client.get(f"{url}/metrics")).text.splitlines())
 
         await eventually(look, lambda lines: expected <= lines, f"counted: {expected}")
 

@@ -161,7 +161,7 @@ async def test_sigterm_finishes_or_rolls_back_and_exits_with_0(
         return sum((await asyncio.to_thread(taken, database_dsn)).values())
 
     await eventually(some, bool, "some are taken")
-    metrics = (await answer(port, "/metrics/"))[1]
+    metrics = (await answer(port, "/metrics"))[1]
     assert 'trueward_records_total{topic="snapshots"}' in metrics
     process.signal(signal.SIGTERM)
     assert await process.exit_code(seconds=GRACE_SECONDS + STOP_SECONDS) == 0, process.words()

@@ -25,6 +25,7 @@ from shared.inbox import Place
 from shared.records import Record
 from shared.service import Context, ServiceDefinition
 from shared.settings import Settings
+from shared.topics import TOPICS
 from tests.kernel_world import (
     INPUT,
     OUTPUT,
@@ -133,6 +134,18 @@ async def world(empty_world: World) -> World:
 async def producer(kafka_broker: Broker) -> AsyncIterator[AIOKafkaProducer]:
     async with producing(kafka_broker.bootstrap_servers) as producer:
         yield producer
+
+
+async def test_topics_are_made_once_however_many_start_at_once(empty_world: World) -> None:
+    names = {empty_world.settings.topic_prefix + topic.name: topic.partitions for topic in TOPICS}
+    made = await asyncio.gather(*(create_missing_topics(empty_world.settings) for _ in range(4)))
+    assert set(itertools.chain(*made)) == set(names)
+    assert await create_missing_topics(empty_world.settings) == []
+    admin = AIOKafkaAdminClient(bootstrap_servers=empty_world.servers)
+    await admin.start()
+    found = await admin.describe_topics(list(names))
+    await admin.close()
+    assert {each["topic"]: len(each["partitions"]) for each in found} == names
 
 
 async def test_every_record_is_taken_once_and_told_in_sequence(world: World, producer: AIOKafkaProducer) -> None:

@@ -164,7 +164,7 @@ async def tick_one(producer: AIOKafkaProducer, prefix: str, topic: Topic, partit
 async def taken_by(url: str) -> float:
     """How many records an instance has taken in."""
     async with httpx.AsyncClient(trust_env=False) as client:
-        lines = (await client.get(f"{url}/metrics/")).text.splitlines()
+        lines = (await client.get(f"{url}/metrics")).text.splitlines()
     return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith("trueward_records_total{"))
 
 
