@@ -25,6 +25,8 @@ from shared.retries import until_done
 from shared.settings import Settings
 from shared.topics import Service
 
+PATIENCE_SECONDS = 5.0
+"""How long PostgreSQL waits for a transaction that holds locks and says nothing."""
 log = structlog.get_logger()
 
 
@@ -62,7 +64,10 @@ class Consumer:
         self._proven.clear()
 
     async def take(self, records: Sequence[Record], log_ends: Mapping[Place, int]) -> None:
-        """Take records in; what the database itself refuses is found by halving and becomes a dead letter."""
+        """Take records in; what the database itself refuses is found by halving and becomes a dead letter.
+
+        A batch that fails late is halved as well: whole, it might never be quick enough.
+        """
         pending = [list(records)]
         held: set[Place] = set()
         while pending:
@@ -71,7 +76,7 @@ class Consumer:
                 continue
             try:
                 turn = await until_done("batch", partial(self._attempt, portion, log_ends))
-            except _RefusedByDatabaseError as refused:
+            except (_RefusedByDatabaseError, _TooSlowError) as refused:
                 if len(portion) > 1:
                     middle = len(portion) // 2
                     pending += [portion[middle:], portion[:middle]]
@@ -88,6 +93,7 @@ class Consumer:
     ) -> _Turn:
         """One transaction. With ``refusal`` the records become dead letters instead of being handled."""
         places = sorted({(record.topic, record.partition) for record in records})
+        begun = time.monotonic()
         try:
             async with self._pool.acquire() as connection, connection.transaction():
                 next_offsets = await inbox.lock(connection, places)
@@ -105,6 +111,9 @@ class Consumer:
         except Exception as error:
             if is_refused_by_database(error):
                 raise _RefusedByDatabaseError(str(error)) from error
+            if len(records) > 1 and time.monotonic() - begun > PATIENCE_SECONDS:
+                log.warning("batch failed late, trying its halves", records=len(records), error=str(error))
+                raise _TooSlowError(str(error)) from error
             raise
         positions = {place: next_offsets[place] for place in places}
         positions.update({moved.place: moved.next_offset for moved in advances})
@@ -233,6 +242,10 @@ class Consumer:
 
 class _RefusedByDatabaseError(TruewardError):
     """PostgreSQL refuses what a record says; not retried, told apart by the consumer."""
+
+
+class _TooSlowError(TruewardError):
+    """An attempt failed so late that PostgreSQL may have given it up for its slowness: fewer records take less."""
 
 
 class _Turn:

@@ -12,6 +12,7 @@ import asyncpg
 import pytest
 from structlog.testing import capture_logs
 
+import shared.consumer
 from shared import inbox
 from shared.consumer import Consumer
 from shared.contracts.dead_letters import DeadLetter
@@ -268,6 +269,27 @@ async def test_a_zombie_changes_nothing(dsn: str, pool: asyncpg.Pool[Any]) -> No
     assert taken(dsn) == Counter(range(3))
     assert next_offsets(dsn) == {HERE: 3}
     assert unsent(dsn) == 3
+
+
+async def test_a_batch_that_takes_too_long_is_taken_in_parts(
+    dsn: str, pool: asyncpg.Pool[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a starved machine a batch may keep PostgreSQL waiting until it gives the session up, every time anew."""
+    monkeypatch.setattr(shared.consumer, "PATIENCE_SECONDS", 0.1)
+    sizes = []
+
+    async def starved(records: Sequence[Record], effects: Effects) -> None:
+        sizes.append(len(records))
+        await effects.connection.execute("SET LOCAL idle_in_transaction_session_timeout = '100ms'")
+        await asyncio.sleep(0.02 * len(records))
+        await tally(records, effects)
+
+    async with asyncio.timeout(20):
+        await consumer(pool, starved).take(numbers(Feed(), range(16)), {})
+    assert sizes[0] == 16
+    assert max(sizes[3:]) <= 8
+    assert taken(dsn) == Counter(range(16))
+    assert next_offsets(dsn) == {HERE: 16}
 
 
 async def test_a_lock_is_not_waited_for_without_end(dsn: str, pool: asyncpg.Pool[Any]) -> None:
