@@ -57,7 +57,7 @@ async def deciding(settings: GatewaySettings, dsn: str) -> AsyncIterator[list[Re
     world, heard = World(dsn, partition=1), list[RetrainRequest]()
 
     async def decide() -> None:
-        async with aclosing(read(settings, RETRAIN_REQUESTS, from_beginning=True)) as records:
+        async with aclosing(read(settings, (RETRAIN_REQUESTS,), from_beginning=True)) as records:
             async for record in records:
                 request = RetrainRequest.model_validate_json(record.value)
                 assert record.key == request.model.encode()
