@@ -45,7 +45,8 @@ async def world(module_database_dsn: str) -> AsyncIterator[MetricsWorld]:
 MOMENTS = st.sampled_from(
     [0, 0.000001, 59.999999, 60, 61.5, 3599, 3600, 3661, 40_000, 86_399.5, 86_400, 90_000, 180_000, 259_200]
 )
-ENTITIES = st.sampled_from(["e0", "e1", "e2", "p0", "p1"])
+# Few, so that predictions and labels meet, and meet again.
+ENTITIES = st.sampled_from(["e", "e", "p0", "p1"])
 DECLARED = st.sampled_from(
     [{}, {"region": ["eu"]}, {"region": ["eu", "us"], "tier": []}, {"tier": ["gold"]}, {"absent": ["x"]}]
 )
@@ -53,9 +54,9 @@ DECLARED = st.sampled_from(
 
 @st.composite
 def predictions(draw: st.DrawFn) -> Fact:
-    number = draw(st.integers(0, 5))
+    number = draw(st.integers(0, 3))
     more: dict[str, Any] = {}
-    if draw(st.booleans()):
+    if draw(st.integers(0, 3)):
         more["entity_id"] = draw(ENTITIES)
     if draw(st.integers(0, 3)) == 0:
         more["predicted"] = draw(st.sampled_from([0, 1]))
@@ -77,7 +78,7 @@ def predictions(draw: st.DrawFn) -> Fact:
     )
 
 
-labels = st.builds(label, ENTITIES, MOMENTS, st.sampled_from([0, 1, 1, None, "late", "Late", 0.5]))
+labels = st.builds(label, ENTITIES, MOMENTS, st.sampled_from([0, 0, 1, 1, None, "late", "Late", 0.5]))
 versions = st.builds(
     version,
     st.sampled_from(["1", "2", "3"]),
@@ -92,8 +93,8 @@ runs = st.builds(run, MOMENTS, st.sampled_from(["success", "failed"]), model=st.
 @st.composite
 def sets_of_events(draw: st.DrawFn) -> tuple[list[Fact], list[Fact]]:
     """What may come in any order, without conflicts, and policies, which count in theirs."""
-    unique = st.lists(predictions(), max_size=6, unique_by=lambda fact: fact[1]["prediction_id"])
-    facts = draw(unique) + draw(st.lists(labels, max_size=8)) + draw(st.lists(runs, max_size=2))
+    unique = st.lists(predictions(), min_size=1, max_size=4, unique_by=lambda fact: fact[1]["prediction_id"])
+    facts = draw(unique) + draw(st.lists(labels, min_size=1, max_size=6)) + draw(st.lists(runs, max_size=2))
     # One event a version and moment: of two that differ the greater document stands, which is not modelled here.
     facts += draw(st.lists(versions, max_size=3, unique_by=lambda fact: (fact[1]["version"], fact[1]["model"])))
     policies = [policy(model="a", segments=segments) for segments in draw(st.lists(DECLARED, max_size=2))]
@@ -114,7 +115,8 @@ def deliveries(draw: st.DrawFn) -> tuple[list[Fact], list[list[tuple[Fact, int]]
     # Inserted at random, but in their own order.
     placed = iter(policies)
     delivery = [(next(placed), 0) if fact[0] is POLICIES else (fact, place) for fact, place in delivery]
-    cuts = sorted(draw(st.lists(st.integers(0, len(delivery)), max_size=4)))
+    # Mostly many small batches: that is where a state is made of states.
+    cuts = [place for place in range(1, len(delivery)) if draw(st.integers(0, 4))]
     bounds = itertools.pairwise([0, *cuts, len(delivery)])
     return facts + policies, [delivery[start:end] for start, end in bounds if start < end]
 
