@@ -30,7 +30,8 @@ def make_handler(clock: ClockName, interval_seconds: int) -> Handler:
     async def handle(records: Sequence[Record], effects: Effects) -> None:
         gate = await _gate(effects, clock, width)
         batch = read(records, effects, gate)
-        await join(effects, batch.predictions, batch.labels, width)
+        given_policies = {id_of(policy.model) for _, policy in batch.policies}
+        await join(effects, batch.predictions, batch.labels, width, also_lock=given_policies)
         await _take_runs(effects, batch)
         await _take_versions(effects, batch.versions)
         await _take_policies(effects, batch.policies, width)

@@ -66,8 +66,13 @@ async def join(
     predictions: Sequence[NewPrediction],
     labels: Iterable[tuple[str, Label]],
     bucket_seconds: int,
+    *,
+    also_lock: Iterable[int] = (),
 ) -> None:
-    """Join predictions and labels with each other and with all that came before, and change the sums."""
+    """Join predictions and labels with each other and with all that came before, and change the sums.
+
+    ``also_lock`` are models that the batch changes in other ways: all that it locks, it locks in one order.
+    """
     arrived = _newest_by_entity(effects, labels)
     if not predictions and not arrived:
         return
@@ -79,7 +84,7 @@ async def join(
     work = Join(bucket_seconds, new, standing, _winners(effects, standing, arrived))
     await _make_names_known(connection, new)
     await _find_siblings(connection, work)
-    await store.lock_models(connection, set(work.model_ids.values()))
+    await store.lock_models(connection, {*work.model_ids.values(), *also_lock})
     work.declared = await store.declared_segments(connection, set(work.model_ids.values()))
     if new:
         await store.add_predictions(connection, (prediction.stored for prediction in new))

@@ -11,7 +11,10 @@ from typing import Any, Literal
 import asyncpg
 import pytest
 
+from services.metrics import handlers
 from services.metrics.cutting import Cut, adopt_champions
+from services.metrics.domain.identity import id_of
+from services.metrics.store import MODEL_SHARDS
 from shared.contracts.dead_letters import DeadLetter
 from shared.database import connect_pool
 from shared.effects import Effects
@@ -160,6 +163,38 @@ async def test_labels_that_come_while_new_labels_are_counted_afresh(world: Metri
     await assert_figures(world, await assert_state(world, facts), DAY)
 
 
+async def test_a_batch_that_brings_a_policy_too_waits_for_nobody_in_a_circle(
+    world: MetricsWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    low, high = sorted(("one", "two"), key=lambda name: id_of(name) % MODEL_SHARDS)
+    one = [prediction("p1", model=high), policy(model=low, segments={"region": ["eu"]})]
+    two = [prediction("p2", model=low), prediction("p3", model=high)]
+    known = [prediction("p4", model=low), prediction("p5", model=high)]
+    await world.take(*known)
+    take_policies = handlers._take_policies
+    others: list[asyncio.Task[Any]] = []
+
+    async def when_the_other_waits(effects: Effects, policies: Any, width: int) -> None:
+        if policies:
+            others.append(await until_waiting(world, plainly(world, two)))
+        await take_policies(effects, policies, width)
+
+    monkeypatch.setattr(handlers, "_take_policies", when_the_other_waits)
+    await plainly(world, one)
+    await asyncio.gather(*others)
+    assert len(others) == 1
+    await assert_state(world, [*known, *one, *two])
+
+
+async def plainly(world: MetricsWorld, facts: Sequence[Fact]) -> None:
+    """One transaction, not tried again."""
+    records = [world.record(fact) for fact in facts]
+    async with world.pool.acquire() as connection, connection.transaction():
+        effects = Effects("metrics", connection, RECEIVED_AT)
+        await world.handler(records, effects)
+        await effects.flush()
+
+
 @pytest.mark.parametrize("seed", range(2))
 async def test_many_instances_over_the_same_entities_and_models_never_deadlock(
     seed: int, world: MetricsWorld
@@ -172,6 +207,9 @@ async def test_many_instances_over_the_same_entities_and_models_never_deadlock(
         facts.append(prediction(f"p{number}", number, 0.25, model=model, version=f"{chance.randrange(5)}", **more))
         facts.append(label(entity, chance.randrange(10_000), chance.choice([0, 1, None])))
     chance.shuffle(facts)
+    declared = [
+        policy(model=f"m{number % 8}", segments={"region": [f"r{chance.randrange(40)}"]}) for number in range(24)
+    ]
     failures: list[str] = []
 
     async def counting(records: Sequence[Record], effects: Effects) -> None:
@@ -184,9 +222,12 @@ async def test_many_instances_over_the_same_entities_and_models_never_deadlock(
     async def instance(partition: int) -> None:
         consumer = make_consumer(counting, world.pool, service="metrics")
         mine = [world.record(fact, partition) for fact in facts[partition::4]]
-        for start in range(0, len(mine), 50):
-            await consumer.take(mine[start : start + 50], {})
+        for start in range(0, len(mine), 25):
+            batch = mine[start : start + 25]
+            if partition == 0:  # the one that reads policies, beside all else
+                batch += [world.record(declared[start // 25 * 3 + number]) for number in range(3)]
+            await consumer.take(batch, {})
 
     await asyncio.gather(*map(instance, range(4)))
     assert failures == []
-    await assert_state(world, facts)
+    await assert_state(world, [*facts, *declared])
