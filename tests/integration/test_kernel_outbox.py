@@ -320,7 +320,8 @@ async def test_the_lease_is_given_back_at_the_end(pool: asyncpg.Pool[Any], broke
     await emit(pool, [b"a"], first=2)
     # Nobody waits for ten seconds.
     await relay(pool, broker, "second").relay_once()
-    assert broker.sequences(b"a") == [1, 2]
+    # Stopped between sending and removing, the first leaves what it sent to be sent once more.
+    assert list(dict.fromkeys(broker.sequences(b"a"))) == [1, 2]
     assert await lease(pool) == ("second", 2)
 
 
