@@ -55,10 +55,11 @@ ORDER BY sequence DESC
 LIMIT $4
 
 -- name: latest_decision
--- A row for every known model; the decision is null before the first.
-SELECT models.model, decisions.document::text AS decision
+-- A row for every known model; the decision, and the jobs that cover its causes now, are null before the first.
+SELECT models.model, decisions.document::text AS decision, coverage.covered_by::text AS covered_by
 FROM metrics.published_models AS models
 LEFT JOIN retrain.published_latest_decisions AS decisions USING (model)
+LEFT JOIN retrain.published_coverage AS coverage USING (model)
 WHERE models.model = $1
 
 -- name: outcome_of_request

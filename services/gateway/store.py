@@ -119,7 +119,10 @@ class Store:
         )
 
     async def dry_run(self, model: str) -> PolicyRun:
-        """What the policy said about the newest snapshot that it judged, as a run that does nothing."""
+        """What the policy said about the newest snapshot that it judged, as a run that does nothing.
+
+        What already covers the causes is as it is now: a job may have been made, or have ended, since then.
+        """
         row = await self._known(QUERIES.latest_decision, model)
         if row["decision"] is None:
             return _nothing_judged(model)
@@ -130,7 +133,7 @@ class Store:
             decision_id=decision.decision_id,
             request_id=None,
             job_id=None,
-            covered_by=decision.covered_by,
+            covered_by=json.loads(row["covered_by"]),
         )
         return _policy_run(decision, execution).model_copy(update={"action": "dry-run-noop"})
 

@@ -15,9 +15,10 @@ from deploy.local.broker import Broker
 from services.gateway.app import create_app
 from services.gateway.settings import GatewaySettings
 from shared.broker import create_missing_topics, make_producer
-from shared.contracts.retraining import RetrainRequest
-from shared.topics import RETRAIN_REQUESTS
-from tests.gateway_world import FLIGHTS, NEWBORN, QUIET, STRANGE, World
+from shared.contracts.models import Policy
+from shared.contracts.retraining import JobUpdate, RetrainRequest
+from shared.topics import POLICIES, RETRAIN_REQUESTS
+from tests.gateway_world import DAY, DAYS, FIRST_DAY, FLIGHTS, NEWBORN, QUIET, STRANGE, World
 from trueward.cli.broker import read
 
 POLICY = "/api/v1/mlops/retrain/policy"
@@ -93,6 +94,26 @@ async def test_running_the_policy_acts_once_and_answers_what_was_decided(
         again = (await client.get(POLICY, params={"model": FLIGHTS, "dry_run": "false"})).json()
         assert again["execution"]["request_id"] != first["execution"]["request_id"]
         assert again["execution"]["job_id"] == first["execution"]["job_id"]
+
+
+async def test_a_dry_run_knows_the_job_that_was_just_queued_on_the_same_snapshot(
+    settings: GatewaySettings, world_dsn: str
+) -> None:
+    world = World(world_dsn, partition=2)
+    await world.take(POLICIES, Policy(model=FLIGHTS, mode="observe", min_evaluated=5, window="7d"))
+    await world.cut(FIRST_DAY + (DAYS + 1) * DAY)
+    # The week's job covered its causes for twelve hours; while it is queued it still answers for all of them.
+    async with serving(settings) as client, deciding(settings, world_dsn):
+        (job_id,) = await jobs_of(client)
+        await world.update_job(JobUpdate(job_id=job_id, update="cancelled", at=FIRST_DAY))
+        before = (await client.get(POLICY, params={"model": FLIGHTS})).json()
+        assert before["fired"]
+        assert before["execution"]["covered_by"] == {}
+        queued = (await post(client, "now", model=FLIGHTS)).json()
+        assert queued["action"] == "queued-retrain"
+        after = (await client.get(POLICY, params={"model": FLIGHTS})).json()
+        assert after["execution"]["covered_by"] == dict.fromkeys(before["fired"], queued["execution"]["job_id"])
+        assert after["snapshot_id"] == before["snapshot_id"]
 
 
 async def jobs_of(client: httpx.AsyncClient) -> list[str]:

@@ -22,7 +22,9 @@ from shared.topics import Topic
 from tests.support import FixedClock
 from tests.unit.retrain.builders import (
     BAD_ACCURACY,
+    BAD_BRIER,
     EPOCH,
+    HOUR,
     MODEL,
     make_alert,
     make_request,
@@ -171,6 +173,39 @@ async def test_views_say_what_was_published(gateway: Any, retrain: PostgresRetra
     assert job["document"] == published.known()
     assert (job["job_id"], job["model"], job["status"]) == (published.job_id, MODEL, "queued")
     assert (job["created_at"], job["updated_at"], job["as_of"]) == (EPOCH, EPOCH, published.as_of)
+
+
+@pytest.mark.parametrize("champion", ["v1", None])
+async def test_the_published_coverage_is_what_a_dry_run_would_say_now(
+    gateway: Any, retrain: PostgresRetrain, champion: str | None
+) -> None:
+    """The view and the rule of the domain agree after every step of a job's life."""
+    asked = 0
+
+    async def agree() -> dict[str, str]:
+        nonlocal asked
+        asked += 1
+        (decision,) = (await retrain.take(make_request(f"dry-{asked}", dry_run=True))).decisions
+        (row,) = await gateway.fetch("SELECT * FROM retrain.published_coverage")
+        assert (row["model"], row["covered_by"]) == (MODEL, dict(decision.covered_by))
+        return row["covered_by"]
+
+    observe = {"policy": {"mode": "observe"}, "champion": champion}
+    await retrain.take(make_snapshot(1, **observe, **BAD_ACCURACY))
+    assert await agree() == {}
+    (first,) = (await retrain.take(make_request())).jobs
+    assert await agree() == {"accuracy_breach": first.job_id}
+    await retrain.take(make_snapshot(2, **observe, **BAD_ACCURACY, **BAD_BRIER))
+    assert await agree() == {"accuracy_breach": first.job_id, "brier_breach": first.job_id}
+    await retrain.take(make_update(first, "cancelled"))
+    assert await agree() == {"accuracy_breach": first.job_id}
+    (second,) = (await retrain.take(make_request("again"))).jobs
+    assert await agree() == {"accuracy_breach": first.job_id, "brier_breach": second.job_id}
+    await retrain.take(make_update(second, "failed"))
+    await retrain.take(make_snapshot(3, at=first.as_of + 12 * HOUR, **observe, **BAD_ACCURACY, **BAD_BRIER))
+    assert await agree() == {"brier_breach": second.job_id}
+    await retrain.take(make_snapshot(4, at=EPOCH + 20 * HOUR, **observe))
+    assert await agree() == {}
 
 
 async def test_the_gateway_reads_views_alone(gateway: Any) -> None:
