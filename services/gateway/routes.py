@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from typing import Annotated, Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from fastapi import APIRouter, Header, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
@@ -146,7 +146,7 @@ async def request_retrain(
 
 
 @mlops.get(
-    "/retrain/requests/{request_id}",
+    "/retrain/requests/{request_id:path}",
     response_model=PolicyRun,
     responses={**_ACCEPTED, **problems(404, 409, 422, 503)},
 )
@@ -200,7 +200,8 @@ async def ready(held: Held) -> Ready:
 def _answer(model: str, outcome: Decision | Pending) -> PolicyRun | Response:
     if isinstance(outcome, Decision):
         return policy_run(outcome)
-    location = f"{REQUESTS_PATH}/{outcome.request_id}?{urlencode({'model': model})}"
+    # Whoever asks chooses the id, and a header holds no more than ASCII.
+    location = f"{REQUESTS_PATH}/{quote(outcome.request_id, safe='')}?{urlencode({'model': model})}"
     body = Accepted(model=model, request_id=outcome.request_id, location=location)
     return JSONResponse(
         body.model_dump(mode="json"), status_code=202, headers={"Location": location, "Retry-After": "1"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from datetime import datetime, timedelta
 from typing import Any
+from urllib.parse import quote
 
 import asyncpg
 import httpx
@@ -34,6 +35,7 @@ MONITORING = "/api/v1/mlops/monitoring"
 TREND = f"{MONITORING}/trend"
 RETRAIN_POLICY = "/api/v1/mlops/retrain/policy"
 JOBS = "/api/v1/mlops/retrain/jobs"
+REQUESTS = "/api/v1/mlops/retrain/requests"
 LAST = FIRST_DAY + DAYS * DAY
 
 
@@ -345,3 +347,14 @@ def moment(text: str) -> datetime:
     found = datetime.fromisoformat(text)
     assert found.utcoffset() == timedelta(0)
     return found
+
+
+@pytest.mark.parametrize("request_id", ["späte Flüge/ü 100%", "a?b#c", "\U0001d54f"])
+async def test_a_request_of_any_name_is_pending_at_an_address_that_leads_back(
+    reading: httpx.AsyncClient, request_id: str
+) -> None:
+    answer = await reading.get(f"{REQUESTS}/{quote(request_id, safe='')}", params={"model": QUIET})
+    assert answer.status_code == 202
+    assert answer.json()["request_id"] == request_id
+    again = await reading.get(answer.headers["location"])
+    assert (again.status_code, again.json()) == (202, answer.json())
