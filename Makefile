@@ -2,6 +2,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
+# Tests run in so many processes, each with a broker and a database of its own; a file's tests stay together.
+TEST_PROCESSES ?= 2
 
 .PHONY: install demo test lint bench docs up clean
 
@@ -18,7 +20,7 @@ demo: install
 	$(BIN)/python -m examples.flights $(ARGS)
 
 test: install lint
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile $(ARGS)
 
 lint: install
 	$(BIN)/ruff check

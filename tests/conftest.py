@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from xdist.workermanage import WorkerController
 
 from deploy.local.broker import Broker, choose
 from shared.database import migrate
@@ -23,6 +24,18 @@ NUMBERS = itertools.count(1)
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[PARTS_CHOSEN] = []
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A worker tells whoever prints the summary what it ran on."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["parts"] = session.config.stash[PARTS_CHOSEN]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: WorkerController) -> None:
+    """One of several workers is done."""
+    node.config.stash[PARTS_CHOSEN] += getattr(node, "workeroutput", {}).get("parts", [])
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
