@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from shared.contracts.base import Contract, unknown_fields
 from shared.contracts.dead_letters import RefusalReason
-from shared.contracts.models import ModelVersion
+from shared.contracts.models import ModelVersion, Policy
 from shared.contracts.observations import Label, Prediction
 from shared.decoding import LARGEST_LEAD, decode
 from shared.errors import Refusal
@@ -42,6 +42,12 @@ def refusal(value: bytes | None, contract: type[Contract] = Prediction) -> Refus
     decoded = decode(record(value), contract)
     assert isinstance(decoded, Refusal), decoded
     return decoded
+
+
+def test_an_unknown_field_is_ignored_whatever_its_name() -> None:
+    decoded = decode(record(b'{"model": "m", "occurred_at": "yesterday"}'), Policy)
+    assert isinstance(decoded, Policy)
+    assert unknown_fields(decoded) == ("occurred_at",)
 
 
 def test_a_good_record_is_its_event() -> None:
