@@ -41,19 +41,30 @@ def _spelled_as_rfc_3339(moment: object) -> object:
     return moment
 
 
-def _storable(value: JsonValue) -> JsonValue:
-    """Refuse what jsonb cannot hold (NUL) and what JSON cannot say (a number read as infinite)."""
+DEEPEST_FREE_MAP = 100
+"""Levels of a free map. JSON's readers have limits (pydantic's: 200), and an event that carries the map, or a list
+of such events, is nested deeper than what brought it."""
+
+
+def _storable(value: JsonValue, levels: int) -> None:
+    """Refuse what jsonb cannot hold (NUL), what JSON cannot say (infinite numbers), and what nests too deep."""
+    if isinstance(value, dict | list) and not levels:
+        raise ValueError(f"must not nest deeper than {DEEPEST_FREE_MAP} levels")
     if isinstance(value, str) and "\x00" in value:
         raise ValueError("must not hold the NUL character")
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError("must hold finite numbers only")
     if isinstance(value, dict):
         for name, item in value.items():
-            _storable(name)
-            _storable(item)
+            _storable(name, levels)
+            _storable(item, levels - 1)
     if isinstance(value, list):
         for item in value:
-            _storable(item)
+            _storable(item, levels - 1)
+
+
+def _storable_map(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    _storable(value, DEEPEST_FREE_MAP)
     return value
 
 
@@ -99,7 +110,7 @@ Probability = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 """A SHA-256 digest in lower-case hexadecimal."""
 
-FreeMap = Annotated[dict[str, JsonValue], AfterValidator(_storable)]
+FreeMap = Annotated[dict[str, JsonValue], AfterValidator(_storable_map)]
 """A JSON object whose content is the sender's own affair."""
 
 

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from shared.contracts.base import Contract
 from shared.contracts.catalogue import CATALOGUE
+from shared.contracts.models import ModelVersion
 from shared.contracts.observations import Label, Prediction
 from shared.decoding import decode
 from shared.errors import Refusal
@@ -55,6 +56,16 @@ VALID = {
 NOT_A_NUMBER = float("nan")
 INFINITE = float("inf")
 ABSENT = object()
+
+
+def nested(depth: int) -> list[Any]:
+    """Lists in each other, so many of them."""
+    made: list[Any] = [1]
+    for _ in range(depth - 1):
+        made = [made]
+    return made
+
+
 NO_TIMES = (
     "2026-01-31T12:00:00",  # no zone
     "2026-01-31",
@@ -175,6 +186,7 @@ CASES: list[tuple[str, Mapping[str, Any], str, Any]] = [
             {"deep": [{"er": "\x00"}]},
             {"loss": NOT_A_NUMBER},
             {"losses": [0.1, {"best": -INFINITE}]},
+            {"deep": nested(100)},
         )
     ],
     *[("policy.v1", POLICY, "window", value) for value in ("2d", "7D", 7, None)],
@@ -219,6 +231,7 @@ CASES: list[tuple[str, Mapping[str, Any], str, Any]] = [
     ],
     *[("retrain-request.v1", REQUEST, "dry_run", value) for value in ("false", 0, None)],
     *[("retrain-job-update.v1", UPDATE, "update", value) for value in ("queued", "STARTED", None, ABSENT)],
+    ("retrain-job-update.v1", UPDATE, "details", {"deep": nested(100)}),
     *[("retrain-job-update.v1", UPDATE, "message", value) for value in ("x" * 4097, "nul\x00", 7)],
 ]
 
@@ -311,6 +324,11 @@ def test_numbers_that_json_spells_either_way_are_the_same() -> None:
         b'{"entity_id":"e","outcome":1.0,"observed_at":"2026-01-31T12:00:00Z"}'
     )
     assert one.to_json() == one_point_nought.to_json()
+
+
+def test_a_free_map_may_nest_a_hundred_levels_deep() -> None:
+    document = {**VERSION, "training": {"deep": nested(99)}}
+    assert isinstance(decode(record(json.dumps(document).encode()), ModelVersion), ModelVersion)
 
 
 @pytest.mark.parametrize("total", [0.9999991, 1.0000009])
