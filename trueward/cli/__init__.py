@@ -69,5 +69,13 @@ def _expected(error: Exception) -> int | None:
 
 def _say(message: str, code: int) -> int:
     if message:  # the help that Typer shows for a command without arguments has been printed already
-        sys.stderr.write(f"trueward: {message}\n")
+        sys.stderr.write(f"trueward: {_in_one_line(message)}\n")
     return code
+
+
+def _in_one_line(message: str) -> str:
+    """What a file's name or a field's name holds moves no cursor and breaks no line."""
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
+        for character in message.strip()
+    )

@@ -14,9 +14,10 @@ from pydantic import BaseModel, ValidationError
 
 from shared.contracts.base import unknown_fields
 from shared.contracts.models import Policy
+from shared.decoding import refusal_of
 from shared.errors import UsageError
 from shared.settings import Settings
-from shared.topics import POLICIES
+from shared.topics import MAX_RECORD_BYTES, POLICIES
 from trueward.cli import broker, output
 from trueward.cli.connection import Connection
 from trueward.cli.http import ask
@@ -25,6 +26,14 @@ from trueward.cli.lines import Keyed
 
 class _Loader(yaml.SafeLoader):
     """Plain data as JSON has it: times stay text for the contract to read, and no key may stand twice."""
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        """What a node stands for. PyYAML lets what Python says of a bad number or a bad time through."""
+        try:
+            return super().construct_object(node, deep=deep)
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            tag = node.tag.rpartition(":")[2]
+            raise yaml.MarkedYAMLError(problem=f"this is no {tag}", problem_mark=node.start_mark) from error
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         """A mapping whose keys differ."""
@@ -97,31 +106,56 @@ def _received(policy: dict[str, Any]) -> str:
 def read(path: Path) -> list[Policy]:
     """The policies of a YAML file: one document each. Raises ``UsageError`` for the first thing that is wrong."""
     try:
-        documents = list(yaml.load_all(path.read_text(encoding="utf-8"), Loader=_Loader))
+        content = path.read_bytes()
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is no YAML: {_one_line(error)}") from error
-    policies = [_policy(path, document) for document in documents if document is not None]
+    return policies_of(content, str(path))
+
+
+def policies_of(content: bytes, source: str) -> list[Policy]:
+    """The policies that a YAML file holds. Raises ``UsageError`` for the first thing that is wrong."""
+    try:
+        documents = list(yaml.load_all(content.decode("utf-8"), Loader=_Loader))
+    except RecursionError as error:
+        raise UsageError(f"{source} nests too deeply") from error
+    except (yaml.YAMLError, ArithmeticError, ValueError) as error:
+        raise UsageError(f"{source} is no YAML: {_one_line(error)}") from error
+    policies = [_policy(source, document) for document in documents if document is not None]
     if not policies:
-        raise UsageError(f"{path} holds no policy")
+        raise UsageError(f"{source} holds no policy")
     return policies
 
 
-def _policy(path: Path, document: object) -> Policy:
+def _policy(source: str, document: object) -> Policy:
     if not isinstance(document, dict):
-        raise UsageError(f"{path}: a policy is a mapping that begins with `model:`")
+        raise UsageError(f"{source}: a policy is a mapping that begins with `model:`")
     try:
-        policy = Policy.model_validate_json(json.dumps(document))
+        policy = Policy.model_validate_json(_as_json(document))
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise UsageError(f"{path}: {where}: {first['msg'].removeprefix('Value error, ')}") from error
+        refusal = refusal_of(error)
+        said = f"{refusal.field}: {refusal.detail}" if refusal.field else refusal.detail
+        raise UsageError(f"{source}: {said}") from error
+    except RecursionError as error:
+        raise UsageError(f"{source}: it nests too deeply") from error
     except (TypeError, ValueError) as error:
-        raise UsageError(f"{path}: {error}") from error
+        raise UsageError(f"{source}: {error}") from error
     if unknown := unknown_fields(policy):
-        raise UsageError(f"{path}: a policy has no {', '.join(map(_with_suggestion, unknown))}")
+        raise UsageError(f"{source}: a policy has no {', '.join(map(_with_suggestion, unknown))}")
     return policy
+
+
+def _as_json(document: object) -> str:
+    """JSON, written out no further than a topic takes it: a few lines of aliases may stand for a billion words.
+
+    Raises ``ValueError``, ``TypeError`` or ``RecursionError`` for what is no JSON.
+    """
+    parts, size = [], 0
+    for part in json.JSONEncoder(check_circular=False).iterencode(document):
+        size += len(part)
+        if size > MAX_RECORD_BYTES:
+            raise ValueError(f"it is larger than a topic takes ({MAX_RECORD_BYTES} bytes)")
+        parts.append(part)
+    return "".join(parts)
 
 
 def _with_suggestion(field: str) -> str:

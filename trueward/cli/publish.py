@@ -93,9 +93,12 @@ def _check(source: Path, topic: Topic, spool: IO[bytes], found: Checked, *, hidd
     ):
 
         def watched() -> Iterator[bytes]:
-            for line in stream:
-                yield line
-                step(len(line))
+            try:
+                for line in stream:
+                    yield line
+                    step(len(line))
+            except OSError as error:
+                raise UsageError(f"{name} cannot be read: {error.strerror}") from error
 
         for record in check(watched(), topic, source=name, now=datetime.now(UTC), found=found):
             for part in (record.key, record.value):
@@ -136,6 +139,8 @@ async def _send(settings: Settings, topic: Topic, records: Iterable[Keyed], tota
 def _opened(source: Path) -> Iterator[tuple[IO[bytes], int | None]]:
     """The source's lines, and its size in bytes where it has one."""
     if str(source) == "-":
+        if sys.stdin is None:
+            raise UsageError("standard input is closed")
         yield sys.stdin.buffer, None
         return
     try:

@@ -86,6 +86,33 @@ def test_an_expected_error_is_one_line_and_a_code(
     assert said in output.err
 
 
+@pytest.mark.parametrize("arguments", [("policy", "apply", "a\nb\x1b[2J\u2028\udcff.yaml"), ("no\nsuch",)])
+def test_an_error_is_one_line_whatever_it_names(
+    arguments: tuple[str, ...], capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    said = capfd.readouterr().err
+    assert said.startswith("trueward: ")
+    assert len(said.splitlines()) == 1
+    assert said.removesuffix("\n").isprintable()
+
+
+@pytest.mark.skipif(
+    not Path("/proc/self/mem").exists(), reason="there is no file here that opens and cannot be read"
+)
+def test_a_source_that_opens_and_cannot_be_read(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["publish", "labels", "/proc/self/mem", "--kafka", "127.0.0.1:1"]) == 2
+    assert "trueward: /proc/self/mem cannot be read: " in capfd.readouterr().err
+
+
+def test_a_standard_input_that_is_closed(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", None)
+    assert main(["publish", "labels", "-", "--kafka", "127.0.0.1:1"]) == 2
+    assert "trueward: standard input is closed\n" in capfd.readouterr().err
+
+
 def test_a_question_that_nobody_answers_does_nothing(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

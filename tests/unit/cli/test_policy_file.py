@@ -28,6 +28,12 @@ segments:
 """
 
 
+LAUGHS = "model: m\na0: &a0 [lol]\n" + "".join(
+    f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 10)
+)
+"""A few lines whose aliases stand for a billion words."""
+
+
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "policy.yaml"
@@ -83,6 +89,21 @@ def test_several_policies_are_several_documents(path: Path) -> None:
         ("- model: m\n", "a policy is a mapping"),
         ("just words\n", "a policy is a mapping"),
         ("model: !!python/object/apply:os.system [ls]\n", "is no YAML: "),
+        (f"model: m\nmin_evaluated: {'9' * 5_000}\n", "is no YAML: line 2: "),
+        ("model: m\nmin_evaluated: !!int many\n", "is no YAML: line 2: "),
+        ("model: m\nmin_evaluated: !!int ''\n", "is no YAML: line 2: "),
+        ("model: m\nlease_seconds: !!float long\n", "is no YAML: line 2: "),
+        ("model: m\nmode: !!bool maybe\n", "is no YAML: line 2: "),
+        ("model: m\neffective_at: !!timestamp soon\n", "is no YAML: line 2: "),
+        (f"model: m\n0x{'f' * 5_000}: 1\n0x{'f' * 5_000}: 1\n", "is no YAML: "),
+        (f"model: m\nmin_evaluated: 0x{'f' * 5_000}\n", "4300 digits"),
+        ('model: "\\UFFFFFFFF"\n', "is no YAML: "),
+        ('model: "\\U00110000"\n', "is no YAML: "),
+        ("[" * 5_000, "nests too deeply"),
+        (f"model: m\nsegments: {'[' * 500}{']' * 500}\n", "nests too deeply"),
+        ("model: m\nsegments: &a [*a]\n", "nests too deeply"),
+        ("model: &a {b: *a}\n", "nests too deeply"),
+        (LAUGHS, "it is larger than a topic takes"),
         ("", "holds no policy"),
         ("# nothing\n", "holds no policy"),
     ],
