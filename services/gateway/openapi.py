@@ -15,7 +15,7 @@ _MEANINGS = {
     404: "Unknown: the problem lists what to check.",
     409: "The request contradicts what is so.",
     408: "The body did not come in time.",
-    413: "The body has too many bytes: send it in parts.",
+    413: "The body has too many bytes.",
     415: "The body is of a media type or an encoding that is not taken.",
     422: "A parameter, header or body field broke a rule: `errors` names both.",
     429: "Too much is being taken in: send the same again after `Retry-After` seconds.",

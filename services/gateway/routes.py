@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
 from urllib.parse import quote, urlencode
 
 from fastapi import APIRouter, Header, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
+from starlette.types import Message
 
 from services.gateway.answers import (
     Accepted,
@@ -41,7 +45,35 @@ from shared.contracts.retraining import Decision
 REQUESTS_PATH = "/api/v1/mlops/retrain/requests"
 NO_STORE = {"Cache-Control": "no-store"}
 
-mlops = APIRouter(prefix="/api/v1/mlops", tags=["mlops"])
+MOST_BODY_BYTES = 65_536
+"""More than the largest request has, whichever way its characters are escaped."""
+
+
+class SmallBody(APIRoute):
+    """A route whose body is a few fields: a client that sends more is told so, and no more of it is read."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """The route's own handler, behind the limit."""
+        handle = super().get_route_handler()
+
+        async def bounded(request: Request) -> Response:
+            size = 0
+
+            async def receive() -> Message:
+                nonlocal size
+                message = await request.receive()
+                size += len(message.get("body", b""))
+                if size > MOST_BODY_BYTES:
+                    # FastAPI would take any other error for a body that is no JSON.
+                    raise HTTPException(413, f"The body has more than {MOST_BODY_BYTES} bytes. Nothing was done.")
+                return message
+
+            return await handle(Request(request.scope, receive))
+
+        return bounded
+
+
+mlops = APIRouter(prefix="/api/v1/mlops", tags=["mlops"], route_class=SmallBody)
 system = APIRouter(prefix="/api/v1", tags=["system"])
 health = APIRouter(prefix="/health", tags=["health"])
 
@@ -115,7 +147,7 @@ async def retrain_policy(
 @mlops.post(
     "/retrain/requests",
     response_model=PolicyRun,
-    responses={**_DECIDED, **_ACCEPTED, **problems(403, 404, 409, 422, 503)},
+    responses={**_DECIDED, **_ACCEPTED, **problems(403, 404, 409, 413, 422, 503)},
 )
 async def request_retrain(
     asked: RunRequest,
