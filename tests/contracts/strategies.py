@@ -8,7 +8,11 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from deploy.docs.schemas import schema_documents
+from shared.contracts.catalogue import CATALOGUE
+
 Schema = dict[str, Any]
+SCHEMAS: dict[str, Schema] = {name: schema_documents()[f"{name}.schema.json"] for name in CATALOGUE}
 
 # NUL is refused everywhere; lone surrogates cannot be written in UTF-8.
 CHARACTERS = st.characters(exclude_categories=("Cs",), exclude_characters="\x00")
@@ -118,6 +122,28 @@ def _arrays(schema: Schema, definitions: dict[str, Schema]) -> st.SearchStrategy
         min_size=schema.get("minItems", 0),
         max_size=min(schema.get("maxItems", 3), 3),
     )
+
+
+def told_apart(event: str, document: dict[str, Any]) -> dict[str, Any]:
+    """A prediction says exactly one thing: the rule between fields that JSON Schema does not hold."""
+    if event != "prediction.v1":
+        return document
+    said = {name: document.get(name) for name in ("probability", "probabilities", "value")}
+    kept = next((name for name, value in said.items() if value is not None), None)
+    document = {name: value for name, value in document.items() if name not in said or name == kept}
+    if kept is None:
+        document["value"] = -0.5
+    if kept == "probabilities":
+        classes = list(document["probabilities"])
+        document["probabilities"] = dict.fromkeys(classes, 1 / len(classes))
+    if not (kept == "probability" and document.get("predicted") in (0, 1)):
+        document.pop("predicted", None)
+    return document
+
+
+def events(event: str) -> st.SearchStrategy[dict[str, Any]]:
+    """Documents that an event's schema and the rules beside it admit."""
+    return documents(SCHEMAS[event]).map(lambda document: told_apart(event, document))
 
 
 def as_bytes(document: object) -> bytes:

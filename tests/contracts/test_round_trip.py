@@ -11,34 +11,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from deploy.docs.schemas import schema_documents
 from shared.contracts.base import Contract, Event, unknown_fields
 from shared.contracts.catalogue import CATALOGUE
-from tests.contracts.strategies import JSON_VALUES, MOMENTS, as_bytes, documents
+from tests.contracts.strategies import JSON_VALUES, MOMENTS, SCHEMAS, as_bytes, events
 
-SCHEMAS = {name: schema_documents()[f"{name}.schema.json"] for name in CATALOGUE}
 FEWER_BUT_LARGE = settings(max_examples=60, suppress_health_check=list(HealthCheck), deadline=None)
-
-
-def told_apart(event: str, document: dict[str, Any]) -> dict[str, Any]:
-    """A prediction says exactly one thing: the rule between fields that JSON Schema does not hold."""
-    if event != "prediction.v1":
-        return document
-    said = {name: document.get(name) for name in ("probability", "probabilities", "value")}
-    kept = next((name for name, value in said.items() if value is not None), None)
-    document = {name: value for name, value in document.items() if name not in said or name == kept}
-    if kept is None:
-        document["value"] = -0.5
-    if kept == "probabilities":
-        classes = list(document["probabilities"])
-        document["probabilities"] = dict.fromkeys(classes, 1 / len(classes))
-    if not (kept == "probability" and document.get("predicted") in (0, 1)):
-        document.pop("predicted", None)
-    return document
-
-
-def events(event: str) -> st.SearchStrategy[dict[str, Any]]:
-    return documents(SCHEMAS[event]).map(lambda document: told_apart(event, document))
 
 
 @pytest.mark.parametrize("event", CATALOGUE)
