@@ -5,7 +5,7 @@ ARGS ?=
 # Tests run in so many processes, each with a broker and a database of its own; a file's tests stay together.
 TEST_PROCESSES ?= 2
 
-.PHONY: install demo test lint bench docs up clean
+.PHONY: install demo test fuzz lint bench docs up clean
 
 install: $(VENV)/.installed
 
@@ -21,6 +21,12 @@ demo: install
 
 test: install lint
 	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile $(ARGS)
+
+# Every attack on bad input for so many seconds, by seeds of its own: half an hour and a bit with the default.
+SECONDS ?= 120
+SEED ?= $(shell date +%s)
+fuzz: install
+	$(BIN)/python -m tests.fuzz $(SECONDS) $(SEED)
 
 lint: install
 	$(BIN)/ruff check

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import random
 import sys
-from pathlib import Path
 
 # Instrumented are the modules that are loaded here, and they must be loaded after atheris.
 import atheris
@@ -17,9 +16,9 @@ with atheris.instrument_imports(include=["shared", "services", "trueward", "test
     from tests.fuzz.corpus import seeds_of
     from tests.fuzz.mutation import mutated
     from tests.fuzz.targets import TARGETS
+    from tests.fuzz.turns import FOUND
 
 LONGEST = 8_192
-FOUND = Path(".data") / "fuzz"
 
 
 def mutate(data: bytes, most_bytes: int, seed: int) -> bytes:

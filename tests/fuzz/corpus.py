@@ -18,7 +18,7 @@ FINDINGS: dict[str, tuple[bytes, ...]] = {
         b"\x06" + b'{"model":"m","occurred_at":"x"}',
         # As deep as a reader of JSON takes: one level more, in the job that keeps it, was too much.
         b"\x0c"
-         b'{"job_id":"j","update":"started","at":"2026-01-31T12:00:00Z","details":{"a":'
+        b'{"job_id":"j","update":"started","at":"2026-01-31T12:00:00Z","details":{"a":'
         + b"[" * 198
         + b"]" * 198
         + b"}}",

@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from random import Random
 
+FOUND = Path(".data") / "fuzz"
+"""Where a campaign keeps what it finds."""
 SECONDS = float(os.environ.get("TRUEWARD_FUZZ_SECONDS", "0"))
 """How long each attack of a campaign goes on; 0: no campaign."""
 SEED = os.environ.get("TRUEWARD_FUZZ_SEED", "0")
@@ -26,4 +29,4 @@ def turns(attack: str, few: int) -> Iterator[tuple[str, Random]]:
         name = f"{attack} {SEED}-{number}"
         yield name, Random(name)
         number += 1
-    print(f"\n{attack}: {number:,} turns in {SECONDS:.0f} s")  # noqa: T201 (a campaign's figures)
+    print(f"\n{attack}: {number:,} turns in {SECONDS:.0f} s")
