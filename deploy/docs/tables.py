@@ -46,7 +46,26 @@ def contracts_page() -> str:
         "less, and the golden examples in `tests/contracts/golden/` must decode for ever."
     )
     headings = ("event", "topics", "CloudEvents type", "what")
-    return f"# Contracts\n\n{NOTE} {words}\n\n{table(headings, rows)}"
+    return f"# Contracts\n\n{NOTE} {words}\n\n{table(headings, rows)}\n{BESIDE_THE_SCHEMAS}"
+
+
+BESIDE_THE_SCHEMAS = """\
+## What the schemas cannot say
+
+A record is refused as well where
+
+- it is no JSON in UTF-8 (a byte-order mark is none), nests deeper than 200 levels, or has over 1,048,576 bytes;
+- an integer has a fraction or an exponent (a decision, `predicted`, may have), or more than 4,300 digits;
+- a number is infinite, NaN, or beyond a double (in a field that no contract knows it is ignored with it);
+- a time is no RFC 3339 with a zone, a leap second, or outside the years 1 to 9999 in UTC;
+- the event time lies more than 5 minutes ahead of receipt;
+- a name in a map holds NUL, or stands twice and either value is bad (of another field the last counts);
+- a free map (`training`, `details`) holds NUL, an infinite number, or nests deeper than 100 levels;
+- a prediction says not exactly one of `probability`, `probabilities` and `value`; the probabilities miss a sum
+  of 1 by more than 1e-6; or `predicted` is none of what was predicted.
+
+`tests/fuzz/rules.py` says the same as code, and every contract is held against it.
+"""
 
 
 def table(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
