@@ -50,7 +50,7 @@ def guided(target: str, seconds: int) -> bool:
         command = [sys.executable, "-m", "tests.fuzz.campaign", target, str(seconds)]
         code = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, check=False).returncode
     executed = re.findall(rb"number_of_executed_units: (\d+)", log.read_bytes())
-    inputs = sum(not path.name.startswith("crash-") for path in (FOUND / target).iterdir())
+    inputs = sum(not path.name.startswith(("crash-", "timeout-")) for path in (FOUND / target).iterdir())
     print(
         f"{target}: {int(executed[-1]) if executed else 0:,} executions, {inputs} inputs kept,"
         f" {'nothing found' if code == 0 else f'a finding: {log}'}",

@@ -1,7 +1,7 @@
 """Coverage-guided attacks with atheris, one target a process: ``python -m tests.fuzz.campaign TARGET SECONDS``.
 
-Findings are kept in ``.data/fuzz``: the input that made a target raise, as ``crash-...``, and what led to new
-coverage, with which the next campaign begins.
+Findings are kept in ``.data/fuzz``: the input that made a target raise, as ``crash-...``, or that took too long,
+as ``timeout-...``; and what led to new coverage, with which the next campaign begins.
 """
 
 from __future__ import annotations
@@ -42,8 +42,9 @@ def main() -> None:
             str(folder),
             f"-max_total_time={seconds}",
             f"-max_len={LONGEST}",
-            f"-artifact_prefix={folder}/crash-",
+            f"-artifact_prefix={folder}/",
             "-timeout=20",
+            "-report_slow_units=60",
             "-print_final_stats=1",
             "-verbosity=0",
         ],
