@@ -46,7 +46,13 @@ def key_of(event: Contract) -> str:
     raise TypeError(f"{type(event).__name__} is not published by users")
 
 
-def unsupported(event: Prediction) -> Refusal:
-    """Why a prediction that follows its contract, but gives no ``probability``, is not evaluated yet."""
-    field = "value" if event.probabilities is None else "probabilities"
-    return Refusal("unsupported", field, "only binary predictions (probability) are evaluated so far")
+MOST_CLASSES = 1_000
+"""Classes that a multiclass prediction may name and be evaluated."""
+
+
+def unsupported(event: Prediction) -> Refusal | None:
+    """Why a prediction that follows its contract is not evaluated; None where it is."""
+    if event.probabilities is None or len(event.probabilities) <= MOST_CLASSES:
+        return None
+    detail = f"{len(event.probabilities)} classes; predictions of at most {MOST_CLASSES} are evaluated"
+    return Refusal("unsupported", "probabilities", detail)

@@ -30,6 +30,7 @@ Fact = tuple[Topic, dict[str, Any]]
 
 STATE = (
     *("clock", "partition_time", "version", "segment", "series", "model", "prediction", "label", "bucket"),
+    *("class_set", "class", "answer", "bucket_detail"),
     *("label_bucket", "pipeline_run", "model_version_event", "policy_event", "snapshot", "latest_figures"),
     *("inbox", "outbox"),
 )
@@ -52,6 +53,28 @@ def prediction(
         "probability": probability,
         **more,
     }
+
+
+def classified(
+    name: str,
+    seconds: float,
+    probabilities: dict[str, float],
+    *,
+    model: str = "m",
+    version: str = "1",
+    **more: Any,
+) -> Fact:
+    """A multiclass prediction; ``more`` are the contract's other fields."""
+    topic, event = prediction(name, seconds, model=model, version=version, **more)
+    del event["probability"]
+    return topic, {**event, "probabilities": probabilities}
+
+
+def valued(name: str, seconds: float, value: float, *, model: str = "m", version: str = "1", **more: Any) -> Fact:
+    """A regression prediction; ``more`` are the contract's other fields."""
+    topic, event = prediction(name, seconds, model=model, version=version, **more)
+    del event["probability"]
+    return topic, {**event, "value": value}
 
 
 def label(entity: str, seconds: float = 0, outcome: float | str | None = 1, **more: Any) -> Fact:

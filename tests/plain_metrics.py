@@ -9,44 +9,36 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal, localcontext
 from fractions import Fraction
-from functools import cache
 from typing import Any
 
 from tests.metrics_world import Fact
+from tests.plain_kinds import (
+    SECOND,
+    Classified,
+    Measured,
+    Settled,
+    delay_bin,
+    kind_of,
+    log_loss,
+    most,
+    quality,
+    settle,
+)
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-SECOND = 10**6
 WINDOWS = {"1h": 3_600, "1d": 86_400, "7d": 604_800, "30d": 2_592_000, "all": 10**12}
-DELAY_EDGES = (
-    *(1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1_200, 1_800, 3_600, 7_200, 10_800, 14_400, 21_600, 28_800),
-    *(43_200, 64_800, 86_400, 129_600, 172_800, 259_200, 432_000, 604_800, 1_209_600, 1_814_400, 2_592_000),
-    *(5_184_000, 7_776_000),
-)
 
 
 def micro(text: str) -> int:
     return (datetime.fromisoformat(text) - EPOCH) // timedelta(microseconds=1)
 
 
-@cache
-def log_loss(thousandths: int) -> int:
-    """-ln of the probability given to what happened, clipped at 1e-15, in units of 1e-9."""
-    with localcontext(prec=40):
-        given = max(Decimal(thousandths) / 1000, Decimal(10) ** -15)
-        return round(-given.ln() * 10**9)
-
-
 @dataclass(frozen=True)
-class Evaluated:
-    """A prediction and its label, met. Moments in microseconds."""
+class Evaluated(Settled):
+    """A binary prediction and its label, met."""
 
-    model: str
-    version: str
-    segments: tuple[str, ...]
-    predicted_at: int
-    evaluated_at: int
+    kind = "binary"
     thousandths: int
     decided: bool
     positive: bool
@@ -67,12 +59,11 @@ class Evaluated:
     def bins(self) -> Counter[int]:
         """Bins of the histograms: outcomes by probability, sums of probabilities, delays."""
         place = min(int(self.thousandths / 1000 * 50), 49)
-        delay = Fraction(self.evaluated_at - self.predicted_at, SECOND)
         return Counter(
             {
                 2 * place + self.positive: 1,
                 100 + place: self.thousandths * 10**6,
-                150 + sum(delay >= edge for edge in DELAY_EDGES): 1,
+                delay_bin(self.predicted_at, self.evaluated_at): 1,
             }
         )
 
@@ -143,42 +134,48 @@ class Plain:
         entity: str = event.get("entity_id", event["prediction_id"])
         return entity
 
-    def evaluated(self) -> Iterator[Evaluated]:
-        for event in self.predictions.values():
-            observed_at, outcome = self.labels.get(self.entity_of(event), (0, None))
-            if isinstance(outcome, str) or outcome not in (0, 1):
-                continue
-            predicted_at = micro(event["predicted_at"])
-            decided = event.get("predicted", int(event["probability"] >= 0.5))
-            yield Evaluated(
-                model=event["model"],
-                version=event["model_version"],
-                segments=self.segments_of(event),
-                predicted_at=predicted_at,
-                evaluated_at=max(predicted_at, observed_at),
-                thousandths=round(event["probability"] * 1000),
-                decided=decided == 1,
-                positive=outcome == 1,
-            )
+    def evaluation(self, event: dict[str, Any]) -> Evaluated | Classified | Measured | None:
+        """What a prediction and the label of its entity make; None while they make nothing."""
+        observed_at, outcome = self.labels.get(self.entity_of(event), (0, None))
+        predicted_at = micro(event["predicted_at"])
+        place: dict[str, Any] = {
+            "model": event["model"],
+            "version": event["model_version"],
+            "segments": self.segments_of(event),
+            "predicted_at": predicted_at,
+            "evaluated_at": max(predicted_at, observed_at),
+        }
+        if kind_of(event) != "binary":
+            return settle(event, outcome, place)
+        if isinstance(outcome, str) or outcome not in (0, 1):
+            return None
+        decided = event.get("predicted", int(event["probability"] >= 0.5))
+        return Evaluated(
+            thousandths=round(event["probability"] * 1000), decided=decided == 1, positive=outcome == 1, **place
+        )
 
-    def buckets(self) -> dict[tuple[str, str, str, int, int], tuple[dict[str, int], dict[int, int]]]:
-        """Sums and histograms by model, version, segment, width and start; empty ones left out."""
+    def evaluated(self) -> Iterator[Evaluated | Classified | Measured]:
+        found = map(self.evaluation, self.predictions.values())
+        return (one for one in found if one is not None)
+
+    def buckets(self) -> dict[tuple[str, str, str, str, int, int], tuple[dict[str, int], dict[Any, Any]]]:
+        """Sums, histograms and details by model, version, kind, segment, width and start; empty ones left out."""
         sums: dict[Any, Counter[str]] = defaultdict(Counter)
-        bins: dict[Any, Counter[int]] = defaultdict(Counter)
+        bins: dict[Any, Counter[Any]] = defaultdict(Counter)
 
-        def places(model: str, version: str, segments: tuple[str, ...], moment: int) -> Iterator[Any]:
+        def places(model: str, version: str, kind: str, segments: tuple[str, ...], moment: int) -> Iterator[Any]:
             for segment in segments:
                 for width in {self.bucket, 60, 3_600, 86_400}:
-                    yield model, version, segment, width, moment // SECOND // width * width
+                    yield model, version, kind, segment, width, moment // SECOND // width * width
 
         for event in self.predictions.values():
-            segments = self.segments_of(event)
-            for key in places(event["model"], event["model_version"], segments, micro(event["predicted_at"])):
+            of = (event["model"], event["model_version"], kind_of(event), self.segments_of(event))
+            for key in places(*of, micro(event["predicted_at"])):
                 sums[key]["predictions"] += 1
         for one in self.evaluated():
-            for key in places(one.model, one.version, one.segments, one.predicted_at):
+            for key in places(one.model, one.version, one.kind, one.segments, one.predicted_at):
                 sums[key]["labelled"] += 1
-            for key in places(one.model, one.version, one.segments, one.evaluated_at):
+            for key in places(one.model, one.version, one.kind, one.segments, one.evaluated_at):
                 sums[key].update(one.sums)
                 bins[key].update(one.bins)
         return {
@@ -254,9 +251,12 @@ class Plain:
             champion = self.champion(model, as_of)
             judged = {""} | ({champion[1]} if champion else set())
             own = [event for event in self.predictions.values() if event["model"] == model]
+            known = [event for event in own if micro(event["predicted_at"]) < as_of * SECOND]
             versions = judged | {event["model_version"] for event in own}
             segments = {""} | {segment for event in own for segment in self.segments_of(event)}
             for version in versions:
+                of_version = [event for event in known if version in ("", event["model_version"])]
+                kind = most(kind_of(event) for event in of_version or known)
                 for segment in segments:
                     for window, length in WINDOWS.items():
                         span = range((as_of - length) * SECOND, as_of * SECOND)
@@ -267,27 +267,37 @@ class Plain:
                             and segment in self.segments_of(event)
                             and micro(event["predicted_at"]) in span
                         ]
-                        settled = [
+                        ever = [
                             one
                             for one in evaluated
                             if one.model == model
                             and version in ("", one.version)
                             and segment in one.segments
-                            and one.evaluated_at in span
+                            and one.evaluated_at < as_of * SECOND
                         ]
+                        settled = [one for one in ever if one.evaluated_at in span]
                         if made or settled or (version in judged and not segment):
-                            found[model, version, segment, window] = self._figures(made, settled, model, as_of)
+                            earlier = [one for one in ever if one.kind == kind and one.evaluated_at < span.start]
+                            found[model, version, segment, window] = {
+                                **self._figures(
+                                    kind,
+                                    [event for event in made if kind_of(event) == kind],
+                                    [one for one in settled if one.kind == kind],
+                                    earlier,
+                                ),
+                                "predictions_of_other_kinds": sum(kind_of(event) != kind for event in made),
+                                "new_labels": self.new_labels(model, as_of),
+                                "data_freshness_seconds": self.data_freshness(model, as_of),
+                                "pipeline_freshness_seconds": self.pipeline_freshness(model, as_of),
+                            }
         return found
 
     def _figures(
-        self, made: list[dict[str, Any]], settled: list[Evaluated], model: str, as_of: int
+        self, kind: str, made: list[dict[str, Any]], settled: list[Any], earlier: list[Any]
     ) -> dict[str, Any]:
-        labelled = sum(
-            not isinstance(self.labels.get(self.entity_of(event), (0, None))[1], str)
-            and self.labels.get(self.entity_of(event), (0, None))[1] in (0, 1)
-            for event in made
-        )
+        labelled = sum(self.evaluation(event) is not None for event in made)
         count = len(settled)
+        decides, binary = kind != "regression", kind == "binary"
         total: Counter[str] = Counter()
         for one in settled:
             total.update(one.sums)
@@ -296,22 +306,25 @@ class Plain:
             return float(Fraction(amount, of * unit)) if of else None
 
         return {
-            "kind": "binary",
+            "kind": kind,
             "predictions": len(made),
             "labels_awaited": len(made) - labelled,
             "label_coverage": share(labelled, of=len(made)),
             "evaluated_predictions": count,
-            "accuracy": share(total["correct"]),
-            "brier_score": share(total["squared_error"], 10**12),
-            "log_loss": share(total["log_loss"], 10**9),
-            "auc": auc(settled),
-            "positive_rate": share(total["positives"]),
-            "predicted_positive_rate": share(total["predicted_positives"]),
-            "reliability": reliability(settled),
-            "new_labels": self.new_labels(model, as_of),
-            "data_freshness_seconds": self.data_freshness(model, as_of),
-            "pipeline_freshness_seconds": self.pipeline_freshness(model, as_of),
+            "accuracy": share(total["correct"]) if decides else None,
+            "brier_score": share(total["squared_error"], 10**12) if decides else None,
+            "log_loss": share(total["log_loss"], 10**9) if decides else None,
+            "auc": auc(settled) if binary else None,
+            "positive_rate": share(total["positives"]) if binary else None,
+            "predicted_positive_rate": share(total["predicted_positives"]) if binary else None,
+            "reliability": reliability(settled) if binary else [],
+            **dict.fromkeys(OF_OTHER_KINDS),
+            "class_recall": [],
+            **quality(kind, settled, earlier),
         }
+
+
+OF_OTHER_KINDS = ("classes", "mae", "rmse", "bias", "baseline_mae", "baseline_evaluated_predictions")
 
 
 def _age(moments: list[int], as_of: int) -> float | None:

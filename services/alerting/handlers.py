@@ -22,7 +22,14 @@ from services.alerting.domain.judgement import (
     judge,
 )
 from services.alerting.domain.judgement import Snapshot as DomainSnapshot
-from services.alerting.domain.rules import AccuracyRule, AlertPolicy, BrierRule, Figures, StalenessRule
+from services.alerting.domain.rules import (
+    AccuracyRule,
+    AlertPolicy,
+    BrierRule,
+    Figures,
+    MaeRule,
+    StalenessRule,
+)
 from shared.contracts import alerts as contracts_alerts
 from shared.contracts import models as contracts_models
 from shared.contracts.alerts import AlertTransition
@@ -176,10 +183,15 @@ def policy_of(policy: Policy) -> AlertPolicy:
     """The part of a policy that alerting judges by."""
     rules = policy.rules
     accuracy, brier = rules.accuracy_breach, rules.brier_breach
+    multiclass_brier, mae = rules.multiclass_brier_breach, rules.mae_breach
     return AlertPolicy(
         min_evaluated=policy.min_evaluated,
         accuracy_breach=None if accuracy is None else AccuracyRule(accuracy.below),
         brier_breach=None if brier is None else BrierRule(brier.above, brier.high_above),
+        multiclass_brier_breach=None
+        if multiclass_brier is None
+        else BrierRule(multiclass_brier.above, multiclass_brier.high_above),
+        mae_breach=None if mae is None else MaeRule(mae.baseline, mae.above_ratio, mae.high_above_ratio),
         data_stale=_staleness_rule(rules.data_stale),
         pipeline_stale=_staleness_rule(rules.pipeline_stale),
     )
@@ -196,6 +208,10 @@ def snapshot_of(snapshot: Snapshot) -> DomainSnapshot:
         sequence=snapshot.sequence,
         as_of=snapshot.as_of,
         figures=Figures(
+            kind=metrics.kind,
+            mae=metrics.mae,
+            baseline_mae=metrics.baseline_mae,
+            baseline_evaluated_predictions=metrics.baseline_evaluated_predictions,
             evaluated_predictions=metrics.evaluated_predictions,
             accuracy=metrics.accuracy,
             brier_score=metrics.brier_score,

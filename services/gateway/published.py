@@ -61,8 +61,8 @@ def judge(body: bytes, topic: Topic, *, as_lines: bool, now: datetime) -> Judged
 
 def _event(value: bytes, topic: Topic, index: int, now: datetime) -> Contract | Refusal:
     event = decode_published(Record(topic.name, 0, index, now, None, value), topic)
-    if isinstance(event, Prediction) and event.probability is None:
-        return unsupported(event)
+    if isinstance(event, Prediction):
+        return unsupported(event) or event
     return event
 
 

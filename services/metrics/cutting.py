@@ -11,10 +11,13 @@ from typing import Any
 
 import asyncpg
 
-from services.metrics.domain import figures, histogram
+from services.metrics.answers.store import DetailKey, detail_totals
+from services.metrics.domain import histogram
 from services.metrics.domain.buckets import MICROSECONDS, WINDOW_SECONDS, start_of, widths, window_tiles
 from services.metrics.domain.clock import ClockName
-from services.metrics.domain.figures import NOTHING, Totals
+from services.metrics.domain.figures import NO_DETAIL, DetailTotals, Totals
+from services.metrics.domain.kinds import Kind
+from services.metrics.domain.reporting import FigureKey, Figures, figures_of
 from services.metrics.domain.versions import (
     PolicyEvent,
     VersionEvent,
@@ -38,11 +41,6 @@ from shared.database import Connection
 from shared.effects import Effects
 from shared.inbox import Place
 from shared.topics import SNAPSHOTS
-
-FigureKey = tuple[str, str, str]
-"""Version (empty: all together), segment (empty: all), window."""
-Figures = dict[str, Any]
-"""The fields of the contract ``Metrics``: one set becomes part of a snapshot, all are published as JSON."""
 
 FIGURES_IN_A_PORTION = 1_000
 """Computed between two statements: a fraction of a second's work."""
@@ -94,11 +92,12 @@ class ModelFacts:
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """Version and policy events of all models, by model."""
+    """Version and policy events of all models, by model; what predicts, and of what kind, by version id."""
 
     versions: Mapping[str, Sequence[tuple[VersionEvent, dict[str, Any]]]]
     policies: Mapping[str, Sequence[tuple[PolicyEvent, dict[str, Any]]]]
     predicting: Mapping[int, Mapping[int, str]]
+    kinds: Mapping[int, Kind]
 
     def champion_of(self, model: str, as_of: int) -> Champion | None:
         """The champion at ``as_of`` (microseconds since 1970)."""
@@ -151,9 +150,11 @@ async def read_world(connection: Connection) -> World:
         received = policies[row["model"]]
         received.append((PolicyEvent(len(received), row["effective_at"]), row["document"]))
     predicting: dict[int, dict[int, str]] = defaultdict(dict)
+    kinds: dict[int, Kind] = {}
     for row in await connection.fetch(QUERIES.read_predicting_versions):
         predicting[row["model_id"]][row["version_id"]] = row["version"]
-    return World(versions, policies, predicting)
+        kinds[row["version_id"]] = row["kind"]
+    return World(versions, policies, predicting, kinds)
 
 
 async def adopt_champions(effects: Effects, cut: Cut) -> None:
@@ -193,11 +194,11 @@ async def cut_snapshots(effects: Effects, cut: Cut) -> int:
     connection = effects.connection
     world = await read_world(connection)
     facts = await _read_facts(connection, world, cut)
-    totals = await _read_totals(connection, cut)
+    totals, details = await _read_totals(connection, cut)
     offsets, catching_up = await _read_offsets(connection, cut)
     made: list[tuple[Snapshot, dict[FigureKey, Figures]]] = []
     for fact in facts:
-        found = _figures_of(fact, _totals_of(totals.get(fact.model_id, ()), world), cut)
+        found = _figures_of(fact, _totals_of(totals.get(fact.model_id, ()), details, world), cut)
         snapshot = _snapshot(fact, found, cut, offsets, catching_up=catching_up)
         effects.emit(SNAPSHOTS, snapshot, key=fact.model)
         made.append((snapshot, found))
@@ -247,11 +248,12 @@ async def _read_facts(connection: Connection, world: World, cut: Cut) -> list[Mo
     return facts
 
 
-ModelTotals = dict[FigureKey, Totals]
+ModelTotals = dict[FigureKey, dict[Kind, Totals]]
+Details = Mapping[DetailKey, DetailTotals]
 
 
-async def _read_totals(connection: Connection, cut: Cut) -> dict[int, list[asyncpg.Record]]:
-    """Sums of every series and window, by model, as the database has them."""
+async def _read_totals(connection: Connection, cut: Cut) -> tuple[dict[int, list[asyncpg.Record]], Details]:
+    """Sums of every series and window, by model, as the database has them; and their details."""
     kept = widths(cut.bucket_seconds)
     tiles = [(window, tile) for window in WINDOW_SECONDS for tile in window_tiles(window, cut.as_of, kept)]
     rows = await connection.fetch(
@@ -264,13 +266,16 @@ async def _read_totals(connection: Connection, cut: Cut) -> dict[int, list[async
     result: dict[int, list[asyncpg.Record]] = defaultdict(list)
     for row in rows:
         result[row["model_id"]].append(row)
-    return result
+    return result, await detail_totals(connection, tiles)
 
 
-def _totals_of(rows: Iterable[asyncpg.Record], world: World) -> ModelTotals:
-    """One model's sums by version, segment and window."""
-    return {
-        (world.predicting[row["model_id"]][row["version_id"]], row["segment"], row["time_window"]): Totals(
+def _totals_of(rows: Iterable[asyncpg.Record], details: Details, world: World) -> ModelTotals:
+    """One model's sums by version, segment and window, and by kind."""
+    found: ModelTotals = defaultdict(dict)
+    for row in rows:
+        version_id, segment, window = row["version_id"], row["segment"], row["time_window"]
+        key = (world.predicting[row["model_id"]][version_id], segment, window)
+        found[key][world.kinds[version_id]] = Totals(
             predictions=row["predictions"],
             labelled=row["labelled"],
             evaluated=row["evaluated"],
@@ -280,9 +285,9 @@ def _totals_of(rows: Iterable[asyncpg.Record], world: World) -> ModelTotals:
             squared_error=int(row["squared_error"]),
             log_loss=int(row["log_loss"]),
             vector=histogram.total([row["histograms"]]),
+            detail=details.get((version_id, segment, window), NO_DETAIL),
         )
-        for row in rows
-    }
+    return found
 
 
 async def _read_offsets(connection: Connection, cut: Cut) -> tuple[dict[str, dict[str, int]], bool]:
@@ -308,41 +313,13 @@ def _was_behind(row: Mapping[str, Any], cut: Cut) -> bool:
 
 
 def _figures_of(fact: ModelFacts, totals: ModelTotals, cut: Cut) -> dict[FigureKey, Figures]:
-    """Figures of every version, segment and window that has sums; of all versions together in every window."""
-    together: ModelTotals = {("", "", window): NOTHING for window in WINDOW_SECONDS}
-    for (_, segment, window), sums in totals.items():
-        key = ("", segment, window)
-        together[key] = together.get(key, NOTHING).plus(sums)
-    if fact.champion is not None:
-        for window in WINDOW_SECONDS:
-            together[fact.champion.version, "", window] = NOTHING
-    return {key: _figures(sums, fact, cut) for key, sums in {**together, **totals}.items()}
-
-
-def _figures(totals: Totals, fact: ModelFacts, cut: Cut) -> Figures:
-    vector = totals.vector
-    reliability = figures.reliability(vector)
-    return {
-        "kind": "binary",
-        "predictions": totals.predictions,
-        "labels_awaited": totals.predictions - totals.labelled,
-        "label_coverage": figures.ratio(totals.labelled, totals.predictions),
-        "label_delay_p50_seconds": figures.delay_quantile(vector, 0.5),
-        "label_delay_p95_seconds": figures.delay_quantile(vector, 0.95),
-        "evaluated_predictions": totals.evaluated,
-        "accuracy": figures.ratio(totals.correct, totals.evaluated),
-        "accuracy_interval_95": figures.wilson_interval(totals.correct, totals.evaluated),
-        "brier_score": figures.mean_squared_error(totals),
-        "log_loss": figures.mean_log_loss(totals),
-        "auc": figures.auc(vector),
-        "ece": figures.expected_calibration_error(reliability),
-        "positive_rate": figures.ratio(totals.positives, totals.evaluated),
-        "predicted_positive_rate": figures.ratio(totals.predicted_positives, totals.evaluated),
-        "reliability": tuple(row.known() for row in reliability),
+    champion_version = None if fact.champion is None else fact.champion.version
+    facts = {
         "new_labels": fact.new_labels,
         "data_freshness_seconds": _freshness(fact.newest_data_at, cut),
         "pipeline_freshness_seconds": _freshness(fact.newest_run_at, cut),
     }
+    return figures_of(totals, champion_version, facts)
 
 
 def _freshness(newest: int | None, cut: Cut) -> float | None:
@@ -361,10 +338,14 @@ def _snapshot(
     judged = "" if fact.champion is None else fact.champion.version
     versions = {
         version: VersionMetrics(
+            kind=known["kind"],
             evaluated_predictions=known["evaluated_predictions"],
             accuracy=known["accuracy"],
             brier_score=known["brier_score"],
             log_loss=known["log_loss"],
+            mae=known["mae"],
+            rmse=known["rmse"],
+            bias=known["bias"],
         )
         for (version, segment, time_window), known in found.items()
         if version and not segment and time_window == window and known["evaluated_predictions"]

@@ -10,9 +10,11 @@ from datetime import UTC, datetime, timedelta
 
 from services.metrics.domain.buckets import MICROSECONDS
 from services.metrics.domain.clock import Gate
-from services.metrics.domain.contributions import decides_positive, score
+from services.metrics.domain.contributions import BinaryScore, decides_positive, score
 from services.metrics.domain.identity import id_of, key_of
 from services.metrics.domain.joining import Label, StoredPrediction
+from services.metrics.domain.kinds import Kind, names_of_version
+from services.metrics.domain.multiclass import ClassScores, score_classes
 from shared import topics
 from shared.contracts import observations
 from shared.contracts.base import Contract, unknown_fields
@@ -54,6 +56,7 @@ class NewPrediction:
     version: str
     segments: Segments
     data_as_of: int | None
+    kind: Kind = "binary"
 
 
 @dataclass(slots=True)
@@ -120,11 +123,11 @@ def _sort_in(batch: Batch, record: Record, event: Contract, effects: Effects) ->
         event = run
     match event:
         case observations.Prediction():
-            if event.probability is None:
-                effects.refuse(record, unsupported(event))
+            refusal = unsupported(event)
+            if refusal is None:
+                batch.predictions.append(_new_prediction(record, event))
             else:
-                # -0.0 is the same probability as 0.0, and must not look like another prediction.
-                batch.predictions.append(_new_prediction(record, event, event.probability + 0.0))
+                effects.refuse(record, refusal)
         case observations.Label():
             batch.labels.append((event.entity_id, Label(microseconds(event.observed_at), event.outcome)))
         case observations.PipelineRun():
@@ -139,10 +142,36 @@ def _sort_in(batch: Batch, record: Record, event: Contract, effects: Effects) ->
             raise AssertionError(f"no rule for {type(event).__name__}")
 
 
-def _new_prediction(record: Record, event: observations.Prediction, probability: float) -> NewPrediction:
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """What a prediction says, by its kind, and in what words it is the same prediction."""
+
+    kind: Kind
+    words: object
+    predicted: int | str | None
+    probability: float = 0.0
+    answer: ClassScores | float | None = None
+
+
+def _said(event: observations.Prediction) -> _Said:
+    # -0.0 is the same number as 0.0, and must not look like another prediction: + 0.0 makes it so.
+    if event.probability is not None:
+        probability = event.probability + 0.0
+        predicted = event.predicted if isinstance(event.predicted, int) else None
+        return _Said("binary", probability, predicted, probability=probability)
+    if event.value is not None:
+        value = event.value + 0.0
+        # Told apart from a probability, which is written as the number alone.
+        return _Said("regression", ("value", value), None, answer=value)
+    probabilities = {name: given + 0.0 for name, given in sorted((event.probabilities or {}).items())}
+    decided = event.predicted if isinstance(event.predicted, str) else None
+    return _Said("multiclass", probabilities, decided, answer=score_classes(probabilities, decided))
+
+
+def _new_prediction(record: Record, event: observations.Prediction) -> NewPrediction:
     segments = tuple(sorted(event.segment.items()))
-    predicted = event.predicted if isinstance(event.predicted, int) else None
-    scored = score(probability)
+    said = _said(event)
+    scored = score(said.probability) if said.kind == "binary" else _NO_SCORE
     predicted_at = microseconds(event.predicted_at)
     data_as_of = None if event.data_as_of is None else microseconds(event.data_as_of)
     content = repr(
@@ -150,8 +179,8 @@ def _new_prediction(record: Record, event: observations.Prediction, probability:
             event.model,
             event.model_version,
             predicted_at,
-            probability,
-            predicted,
+            said.words,
+            said.predicted,
             event.entity,
             segments,
             data_as_of,
@@ -160,17 +189,23 @@ def _new_prediction(record: Record, event: observations.Prediction, probability:
     stored = StoredPrediction(
         prediction_key=key_of(event.prediction_id),
         entity_key=key_of(event.entity),
-        version_id=id_of(event.model, event.model_version),
+        version_id=id_of(*names_of_version(event.model, event.model_version, said.kind)),
         segment_id=id_of(*(part for pair in segments for part in pair)),
         predicted_at=predicted_at,
         content_hash=int.from_bytes(
             hashlib.blake2b(content.encode(), digest_size=8).digest(), "little", signed=True
         ),
-        probability=probability,
-        predicted_positive=decides_positive(probability, predicted),
+        probability=said.probability,
+        predicted_positive=said.kind == "binary"
+        and decides_positive(said.probability, said.predicted if isinstance(said.predicted, int) else None),
         squared_error_if_negative=scored.squared_error_if_negative,
         squared_error_if_positive=scored.squared_error_if_positive,
         log_loss_if_negative=scored.log_loss_if_negative,
         log_loss_if_positive=scored.log_loss_if_positive,
+        answer=said.answer,
     )
-    return NewPrediction(record, stored, event.model, event.model_version, segments, data_as_of)
+    return NewPrediction(record, stored, event.model, event.model_version, segments, data_as_of, said.kind)
+
+
+_NO_SCORE = BinaryScore(0, 0, 0, 0)
+"""Of what gives no probability of a positive outcome."""

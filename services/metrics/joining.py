@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from services.metrics import store
+from services.metrics.answers import store as answers
 from services.metrics.domain.buckets import start_of, widths
 from services.metrics.domain.identity import id_of, key_of
 from services.metrics.domain.joining import Label, StoredPrediction, evaluate, is_new, judge_label
@@ -146,7 +147,7 @@ async def _make_names_known(connection: Connection, new: Sequence[NewPrediction]
         await store.add_names(
             connection,
             models=[prediction.model for prediction in new],
-            versions={(prediction.model, prediction.version) for prediction in new},
+            versions={(prediction.model, prediction.version, prediction.kind) for prediction in new},
             segments={prediction.segments for prediction in new},
         )
 
@@ -161,11 +162,14 @@ async def _find_siblings(connection: Connection, work: Join) -> None:
         if work.settled(stored.entity_key) is not None:
             entities.add(stored.entity_key)
     found = await store.predictions_of(connection, entities) if entities else []
-    for stored in found:
-        work.siblings[stored.entity_key].append(stored)
+    kinds = {prediction.stored.version_id: prediction.kind for prediction in work.new}
     versions = {stored.version_id for stored in found} - set(work.model_ids)
     if versions:
-        work.model_ids.update(await store.models_of_versions(connection, versions))
+        models, kinds_found = await store.models_and_kinds_of_versions(connection, versions)
+        work.model_ids.update(models)
+        kinds.update(kinds_found)
+    for stored in await answers.with_answers(connection, found, kinds):
+        work.siblings[stored.entity_key].append(stored)
     segments = {stored.segment_id for stored in found} - set(work.names)
     if segments:
         work.names.update(await store.segment_names(connection, segments))
@@ -205,6 +209,9 @@ async def save_sums(connection: Connection, changes: Changes, touched: set[Serie
     if by_bucket:
         await store.add_series(connection, sorted(touched, key=lambda one: one.series_id))
         await store.add_to_buckets(connection, by_bucket)
+        details = {key: sums.detail for key, sums in by_bucket.items() if sums.detail is not None}
+        if details:
+            await answers.add_to_details(connection, details)
 
 
 async def _save_label_counts(connection: Connection, work: Join) -> None:

@@ -42,9 +42,9 @@ ON CONFLICT DO NOTHING
 SELECT topic, partition, reached_at FROM partition_time
 
 -- name: add_versions
-INSERT INTO version (version_id, model_id, version)
-SELECT version_id, model_id, version
-FROM unnest($1::bigint[], $2::bigint[], $3::text[]) AS seen (version_id, model_id, version)
+INSERT INTO version (version_id, model_id, version, kind)
+SELECT version_id, model_id, version, kind
+FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[]) AS seen (version_id, model_id, version, kind)
 WHERE NOT EXISTS (SELECT FROM version WHERE version.version_id = seen.version_id)
 ON CONFLICT DO NOTHING
 
@@ -68,7 +68,10 @@ WHERE NOT EXISTS (SELECT FROM series WHERE series.series_id = seen.series_id)
 ON CONFLICT DO NOTHING
 
 -- name: read_versions
-SELECT version_id, model_id FROM version WHERE version_id = ANY($1::bigint[])
+SELECT version_id, model_id, kind FROM version WHERE version_id = ANY($1::bigint[])
+
+-- name: read_versions_of_model
+SELECT version_id, kind FROM version WHERE model_id = $1
 
 -- name: read_segments
 SELECT segment_id, names FROM segment WHERE segment_id = ANY($1::bigint[])
@@ -191,6 +194,10 @@ SET received_at = excluded.received_at, effective_at = excluded.effective_at,
     policy_sha256 = excluded.policy_sha256, document = excluded.document
 
 -- name: remove_segment_buckets
+WITH gone AS (
+    DELETE FROM bucket_detail USING series
+    WHERE bucket_detail.series_id = series.series_id AND series.model_id = $1 AND series.segment <> ''
+)
 DELETE FROM bucket USING series
 WHERE bucket.series_id = series.series_id AND series.model_id = $1 AND series.segment <> ''
 
@@ -214,7 +221,7 @@ SELECT model, version, stage, stage_since, document FROM model_version_event
 SELECT model, effective_at, document FROM policy_event ORDER BY received_at, partition, "offset"
 
 -- name: read_predicting_versions
-SELECT model_id, version_id, version FROM version
+SELECT model_id, version_id, version, kind FROM version
 
 -- name: adopt_champion
 -- Counts afresh: buckets behind the limit's, and of its own bucket the entities observed after the limit.

@@ -9,18 +9,21 @@ from dataclasses import dataclass, field, fields
 from operator import attrgetter
 from uuid import UUID
 
+from services.metrics.answers import store as answers
 from services.metrics.domain import histogram, newest
 from services.metrics.domain.identity import id_of, shard_of
 from services.metrics.domain.joining import Label, StoredPrediction
+from services.metrics.domain.kinds import Kind, names_of_version
 from services.metrics.domain.newest import Newest
 from services.metrics.domain.sums import BucketKey, Sums
 from shared.database import Connection, Queries
 from shared.inbox import Place
 
 QUERIES = Queries.load("services.metrics")
+RAW_ROWS_IN_A_PORTION = 5_000
 ENTITY_SHARDS = 64
 MODEL_SHARDS = 64
-_PREDICTION_COLUMNS = tuple(column.name for column in fields(StoredPrediction))
+_PREDICTION_COLUMNS = tuple(column.name for column in fields(StoredPrediction) if column.name != "answer")
 _as_row = attrgetter(*_PREDICTION_COLUMNS)
 
 Names = Sequence[tuple[str, str]]
@@ -98,9 +101,9 @@ async def add_predictions(connection: Connection, predictions: Iterable[StoredPr
     A prediction id that another transaction stored meanwhile raises a unique violation: the batch is tried
     again and finds it.
     """
-    await connection.copy_records_to_table(
-        "prediction", records=map(_as_row, predictions), columns=_PREDICTION_COLUMNS
-    )
+    stored = list(predictions)
+    await connection.copy_records_to_table("prediction", records=map(_as_row, stored), columns=_PREDICTION_COLUMNS)
+    await answers.save(connection, stored)
 
 
 async def save_labels(connection: Connection, winners: Mapping[UUID, Label]) -> None:
@@ -115,10 +118,13 @@ async def save_labels(connection: Connection, winners: Mapping[UUID, Label]) -> 
     )
 
 
-async def models_of_versions(connection: Connection, version_ids: Collection[int]) -> dict[int, int]:
-    """Model id of each version id."""
+async def models_and_kinds_of_versions(
+    connection: Connection, version_ids: Collection[int]
+) -> tuple[dict[int, int], dict[int, Kind]]:
+    """Model id and kind of each version id."""
     rows = await connection.fetch(QUERIES.read_versions, version_ids)
-    return {row["version_id"]: row["model_id"] for row in rows}
+    models = {row["version_id"]: row["model_id"] for row in rows}
+    return models, {row["version_id"]: row["kind"] for row in rows}
 
 
 async def segment_names(connection: Connection, segment_ids: Collection[int]) -> dict[int, Names]:
@@ -142,22 +148,23 @@ async def add_names(
     connection: Connection,
     *,
     models: Iterable[str],
-    versions: Iterable[tuple[str, str]] = (),
+    versions: Iterable[tuple[str, str, Kind]] = (),
     segments: Iterable[Names] = (),
 ) -> None:
-    """Make names known: models, versions, segment combinations.
+    """Make names known: models, versions with what they say, segment combinations.
 
     Each in one order for everyone, so that two batches with new names never wait for each other in a circle.
     """
     names = sorted(set(models))
     await connection.execute(QUERIES.add_models, [id_of(model) for model in names], names)
-    pairs = sorted(set(versions))
-    if pairs:
+    said = sorted(set(versions))
+    if said:
         await connection.execute(
             QUERIES.add_versions,
-            [id_of(model, version) for model, version in pairs],
-            [id_of(model) for model, _ in pairs],
-            [version for _, version in pairs],
+            [id_of(*names_of_version(*one)) for one in said],
+            [id_of(model) for model, _, _ in said],
+            [version for _, version, _ in said],
+            [kind for _, _, kind in said],
         )
     combinations = sorted(set(map(tuple, segments)))
     if combinations:
@@ -257,6 +264,11 @@ async def raw_rows_of(
     connection: Connection, model_id: int
 ) -> AsyncIterator[tuple[StoredPrediction, Label | None]]:
     """Every stored prediction of a model with its entity's standing label, read in portions."""
-    async for row in connection.cursor(QUERIES.read_predictions_of_model, model_id, prefetch=5_000):
-        stored = StoredPrediction(**{name: row[name] for name in _PREDICTION_COLUMNS})
-        yield stored, (_label(row) if row["labelled"] else None)
+    kinds: dict[int, Kind] = {
+        row["version_id"]: row["kind"] for row in await connection.fetch(QUERIES.read_versions_of_model, model_id)
+    }
+    cursor = await connection.cursor(QUERIES.read_predictions_of_model, model_id)
+    while rows := await cursor.fetch(RAW_ROWS_IN_A_PORTION):
+        stored = [StoredPrediction(**{name: row[name] for name in _PREDICTION_COLUMNS}) for row in rows]
+        for row, one in zip(rows, await answers.with_answers(connection, stored, kinds), strict=True):
+            yield one, (_label(row) if row["labelled"] else None)

@@ -46,9 +46,15 @@ def thresholds_of(policy: Policy) -> DomainThresholds:
     """What a policy's triggers compare with: a breach trigger takes its number from the rule of its name."""
     rules, triggers = policy.rules, policy.triggers
     accuracy, brier = rules.accuracy_breach, rules.brier_breach
+    multiclass_brier, mae = rules.multiclass_brier_breach, rules.mae_breach
     return DomainThresholds(
         accuracy_below=accuracy.below if accuracy is not None and triggers.accuracy_breach else None,
         brier_above=brier.above if brier is not None and triggers.brier_breach else None,
+        multiclass_brier_above=multiclass_brier.above
+        if multiclass_brier is not None and triggers.multiclass_brier_breach
+        else None,
+        mae_above_ratio=mae.above_ratio if mae is not None and triggers.mae_breach else None,
+        mae_baseline=None if mae is None else mae.baseline,
         new_labels_at_least=triggers.new_labels,
         min_evaluated=policy.min_evaluated,
     )
@@ -62,6 +68,10 @@ def figures_of(snapshot: Snapshot) -> Figures:
         accuracy=metrics.accuracy,
         brier_score=metrics.brier_score,
         new_labels=metrics.new_labels,
+        kind=metrics.kind,
+        mae=metrics.mae,
+        baseline_mae=metrics.baseline_mae,
+        baseline_evaluated_predictions=metrics.baseline_evaluated_predictions,
     )
 
 
@@ -96,7 +106,7 @@ def decision_of(
         action=outcome.action,
         fired=called_for,
         reasons=tuple(_published_reason(reason) for reason in reasons),
-        thresholds=_published_thresholds(thresholds),
+        thresholds=_published_thresholds(thresholds, figures_of(snapshot)),
         evidence=_evidence(snapshot, standing_alerts),
         job_id=_job_named(outcome, decision_id),
         covered_by={} if isinstance(outcome, Noop) else dict(outcome.covered_by),
@@ -135,10 +145,13 @@ def _published_reason(reason: DomainReason) -> Reason:
     )
 
 
-def _published_thresholds(thresholds: DomainThresholds) -> Thresholds:
+def _published_thresholds(thresholds: DomainThresholds, figures: Figures) -> Thresholds:
+    kind = figures.kind
     return Thresholds(
-        accuracy_below=thresholds.accuracy_below,
-        brier_above=thresholds.brier_above,
+        accuracy_below=None if kind == "regression" else thresholds.accuracy_below,
+        brier_above=thresholds.brier_above if kind == "binary" else None,
+        multiclass_brier_above=thresholds.multiclass_brier_above if kind == "multiclass" else None,
+        mae_above=thresholds.mae_above(figures) if kind == "regression" else None,
         new_labels_at_least=thresholds.new_labels_at_least,
         min_evaluated=thresholds.min_evaluated,
     )
@@ -191,10 +204,14 @@ def _rollback_plan(evidence: Evidence, champion: Champion | None) -> RollbackPla
     return RollbackPlan(
         accuracy_drop=criteria.accuracy_drop,
         brier_rise=criteria.brier_rise,
+        multiclass_brier_rise=criteria.multiclass_brier_rise,
+        mae_rise=criteria.mae_rise,
         baseline=Baseline(
+            kind=metrics.kind,
             evaluated_predictions=metrics.evaluated_predictions,
             accuracy=metrics.accuracy,
             brier_score=metrics.brier_score,
+            mae=metrics.mae,
         ),
         previous_version=None if champion is None else champion.version,
         previous_artifact=None if champion is None else champion.artifact,
@@ -247,6 +264,10 @@ def criteria_of(plan: RollbackPlan) -> Criteria:
         brier_rise=plan.brier_rise,
         baseline_accuracy=plan.baseline.accuracy,
         baseline_brier_score=plan.baseline.brier_score,
+        kind=plan.baseline.kind,
+        multiclass_brier_rise=plan.multiclass_brier_rise,
+        mae_rise=plan.mae_rise,
+        baseline_mae=plan.baseline.mae,
     )
 
 
@@ -256,6 +277,8 @@ def figures_of_version(metrics: VersionMetrics) -> Figures:
         evaluated_predictions=metrics.evaluated_predictions,
         accuracy=metrics.accuracy,
         brier_score=metrics.brier_score,
+        kind=metrics.kind,
+        mae=metrics.mae,
     )
 
 
@@ -271,6 +294,7 @@ def aftermath_of(verdict: Keep | Revert, version: str, figures: Figures, snapsho
         evaluated_predictions=figures.evaluated_predictions,
         accuracy=figures.accuracy,
         brier_score=figures.brier_score,
+        mae=figures.mae,
     )
 
 

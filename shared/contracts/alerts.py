@@ -9,7 +9,9 @@ from pydantic import Field
 
 from shared.contracts.base import Event, Finite, Name, Sha256, Text, Timestamp
 
-AlertId = Literal["accuracy_breach", "brier_breach", "data_stale", "pipeline_stale"]
+AlertId = Literal[
+    "accuracy_breach", "brier_breach", "multiclass_brier_breach", "mae_breach", "data_stale", "pipeline_stale"
+]
 Severity = Literal["medium", "high"]
 EscalationLevel = Literal["none", "watch", "incident"]
 RecommendedAction = Literal["monitor", "investigate_now", "open_incident"]

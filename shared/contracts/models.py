@@ -81,6 +81,25 @@ class BrierRule(Contract):
     high_above: Annotated[float, Field(ge=0, le=1)] = 0.33
 
 
+class MulticlassBrierRule(Contract):
+    """Breached when a multiclass brier_score (0 to 2) > ``above`` (medium); high above ``high_above``."""
+
+    above: Annotated[float, Field(ge=0, le=2)] = 0.5
+    high_above: Annotated[float, Field(ge=0, le=2)] = 0.66
+
+
+class MaeRule(Contract):
+    """Breached when mae > ``above_ratio`` times the baseline (medium); high above ``high_above_ratio`` times.
+
+    The baseline is ``baseline``, in the unit of the outcome, or where that is null the snapshot's
+    ``baseline_mae``: the mean absolute error of the same predictions before the window.
+    """
+
+    baseline: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    above_ratio: Annotated[float, Field(gt=0, le=1_000)] = 1.25
+    high_above_ratio: Annotated[float, Field(gt=0, le=1_000)] = 1.5
+
+
 class StalenessRule(Contract):
     """Breached when freshness > ``above_seconds`` (medium); high above ``high_above_seconds``."""
 
@@ -89,10 +108,16 @@ class StalenessRule(Contract):
 
 
 class Rules(Contract):
-    """The alert rules by alert id; a rule set to null is off."""
+    """The alert rules by alert id; a rule set to null is off.
+
+    A rule of quality judges models of its kind alone: accuracy binary and multiclass ones, ``brier_breach``
+    binary, ``multiclass_brier_breach`` multiclass and ``mae_breach`` regression.
+    """
 
     accuracy_breach: AccuracyRule | None = AccuracyRule()
     brier_breach: BrierRule | None = BrierRule()
+    multiclass_brier_breach: MulticlassBrierRule | None = MulticlassBrierRule()
+    mae_breach: MaeRule | None = MaeRule()
     data_stale: StalenessRule | None = StalenessRule()
     pipeline_stale: StalenessRule | None = StalenessRule()
 
@@ -106,14 +131,21 @@ class Triggers(Contract):
 
     accuracy_breach: On | None = True
     brier_breach: On | None = True
+    multiclass_brier_breach: On | None = True
+    mae_breach: On | None = True
     new_labels: Annotated[int, Field(gt=0, le=LARGEST_INT64)] | None = 40
 
 
 class Rollback(Contract):
-    """When a retrained version should be reverted, against the baseline stored with the job."""
+    """When a retrained version should be reverted, against the baseline stored with the job.
+
+    ``mae_rise`` is a share of the baseline, 0.1 for 10 %; the others are differences.
+    """
 
     accuracy_drop: Annotated[float, Field(ge=0, le=1)] = 0.03
     brier_rise: Annotated[float, Field(ge=0, le=1)] = 0.02
+    multiclass_brier_rise: Annotated[float, Field(ge=0, le=2)] = 0.04
+    mae_rise: Annotated[float, Field(ge=0, le=1_000)] = 0.1
 
 
 class Policy(Contract):

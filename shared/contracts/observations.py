@@ -27,8 +27,8 @@ class Prediction(Contract):
     """A model said something about an entity.
 
     Exactly one of ``probability`` (binary: of the positive outcome), ``probabilities`` (multiclass) and
-    ``value`` (regression) is given. ``predicted`` is the decision taken where it is not
-    ``probability >= 0.5``: 0 or 1 for a binary model, a class name for a multiclass one.
+    ``value`` (regression) is given: it says of what kind the prediction is. ``predicted`` is the decision taken:
+    0 or 1 where that is not ``probability >= 0.5``, a class name where that is not the most probable one.
     """
 
     prediction_id: Name

@@ -10,9 +10,9 @@ from pydantic import Field
 from shared.contracts.alerts import AlertId, EscalationLevel, Severity
 from shared.contracts.base import Contract, Event, Finite, FreeMap, Name, Sha256, Text, Timestamp
 from shared.contracts.models import Artifact, Policy
-from shared.contracts.snapshots import Champion, Metrics
+from shared.contracts.snapshots import Champion, Kind, Metrics
 
-Trigger = Literal["accuracy_breach", "brier_breach", "new_labels"]
+Trigger = Literal["accuracy_breach", "brier_breach", "multiclass_brier_breach", "mae_breach", "new_labels"]
 Action = Literal["dry-run-noop", "noop", "queued-retrain", "already-queued"]
 JobStatus = Literal["queued", "running", "completed", "failed", "cancelled", "expired"]
 Verdict = Literal["keep", "revert_to_previous_model_artifact"]
@@ -44,10 +44,12 @@ class CitedAlert(Contract):
 
 
 class Thresholds(Contract):
-    """What the triggers compared with; null where a trigger is off."""
+    """What the triggers compared with; null where one is off, not of the model's kind, or without a baseline."""
 
     accuracy_below: Finite | None
     brier_above: Finite | None
+    multiclass_brier_above: Finite | None = None
+    mae_above: Finite | None = None
     new_labels_at_least: int | None
     min_evaluated: int
 
@@ -116,17 +118,24 @@ class Decision(Event):
 class Baseline(Contract):
     """The figures at the decision, which the retrained version is later held against."""
 
+    kind: Kind = "binary"
     evaluated_predictions: int
     accuracy: Finite | None
     brier_score: Finite | None
+    mae: Finite | None = None
 
 
 class RollbackPlan(Contract):
-    """What to do if the retrained version turns out worse than the baseline by more than this."""
+    """What to do if the retrained version turns out worse than the baseline by more than this.
+
+    ``mae_rise`` is a share of the baseline; the others are differences. One is null where it does not apply.
+    """
 
     action: Literal["revert_to_previous_model_artifact"] = "revert_to_previous_model_artifact"
     accuracy_drop: Finite
     brier_rise: Finite
+    multiclass_brier_rise: Finite | None = None
+    mae_rise: Finite | None = None
     baseline: Baseline
     previous_version: Name | None
     previous_artifact: Artifact | None
@@ -153,6 +162,7 @@ class Aftermath(Contract):
     evaluated_predictions: int
     accuracy: Finite | None
     brier_score: Finite | None
+    mae: Finite | None = None
 
 
 class Job(Event):

@@ -21,6 +21,8 @@ from shared.contracts.base import (
 from shared.contracts.models import Artifact, Policy, Window
 
 Count = Int64
+Kind = Literal["binary", "multiclass", "regression"]
+"""What a model says: a probability, a probability of each class, or a value."""
 
 
 class ReliabilityBin(Contract):
@@ -33,15 +35,32 @@ class ReliabilityBin(Contract):
     positive_rate: Finite
 
 
+class ClassRecall(Contract):
+    """A class of a multiclass model: how often it happened (``support``), the share decided so (``recall``)."""
+
+    name: Name
+    support: Count
+    recall: Finite
+
+
 class Metrics(Contract):
-    """Quality of a binary model over one window. Unknown is null; no number is invented.
+    """Quality of a model over one window. Unknown is null; no number is invented.
 
     ``predictions`` counts what was predicted in the window and ``labels_awaited`` those of them without a
     label; everything else about quality is over ``evaluated_predictions``: those whose evaluation (the later
     of prediction and winning label) lies in the window. Freshness is in seconds before ``as_of``.
+
+    ``kind`` is that of most predictions, and all figures are of predictions of that kind;
+    ``predictions_of_other_kinds`` counts the others in the window. What has no meaning for a kind is null.
+
+    * binary: accuracy, ``brier_score`` (0 to 1), log loss, AUC, ECE, rates, the reliability table.
+    * multiclass: accuracy, ``brier_score`` (summed over classes, 0 to 2), log loss, ``class_recall`` of the most
+      frequent classes that happened; ``classes`` counts all of those.
+    * regression, in the unit of the outcome: ``mae``, ``rmse``, ``bias`` (above zero: predicted too much), and
+      ``baseline_mae``, over the ``baseline_evaluated_predictions`` evaluated before the window.
     """
 
-    kind: Literal["binary"] = "binary"
+    kind: Kind = "binary"
     predictions: Count = 0
     labels_awaited: Count = 0
     label_coverage: Finite | None = None
@@ -57,6 +76,14 @@ class Metrics(Contract):
     positive_rate: Finite | None = None
     predicted_positive_rate: Finite | None = None
     reliability: tuple[ReliabilityBin, ...] = ()
+    classes: Count | None = None
+    class_recall: tuple[ClassRecall, ...] = ()
+    mae: Finite | None = None
+    rmse: Finite | None = None
+    bias: Finite | None = None
+    baseline_mae: Finite | None = None
+    baseline_evaluated_predictions: Count | None = None
+    predictions_of_other_kinds: Count = 0
     new_labels: Count | None = None
     data_freshness_seconds: Finite | None = None
     pipeline_freshness_seconds: Finite | None = None
@@ -65,10 +92,14 @@ class Metrics(Contract):
 class VersionMetrics(Contract):
     """The figures that judge one version over the policy's window."""
 
+    kind: Kind = "binary"
     evaluated_predictions: Count = 0
     accuracy: Finite | None = None
     brier_score: Finite | None = None
     log_loss: Finite | None = None
+    mae: Finite | None = None
+    rmse: Finite | None = None
+    bias: Finite | None = None
 
 
 class Champion(Contract):

@@ -17,6 +17,7 @@ from services.alerting.domain.escalation import (
     model_state,
 )
 from services.alerting.domain.rules import (
+    ALERT_IDS,
     AlertId,
     AlertPolicy,
     Breached,
@@ -25,6 +26,7 @@ from services.alerting.domain.rules import (
     Outcome,
     Severity,
     evaluate,
+    not_of_kind,
 )
 
 AlertTransitionKind = Literal["opened", "escalated", "de_escalated", "resolved"]
@@ -164,7 +166,7 @@ def judge(policy: AlertPolicy, before: ModelAlerts, snapshot: Snapshot) -> Judge
             reason=f"snapshot {snapshot.sequence} is not above {before.snapshot_sequence}, the last one judged"
         )
     missing = snapshot.sequence - before.snapshot_sequence - 1
-    evaluations = evaluate(policy, snapshot.figures)
+    evaluations = _evaluations(policy, before, snapshot.figures)
     standing = tuple(_standing(before, snapshot.as_of, missing, evaluations))
     state = model_state(alert.escalation_level for alert in standing)
     transitions = tuple(_transitions(before, standing, state, evaluations))
@@ -174,6 +176,19 @@ def judge(policy: AlertPolicy, before: ModelAlerts, snapshot: Snapshot) -> Judge
         standing=standing,
     )
     return Judged(state=after, transitions=transitions, evaluations=evaluations, missing=missing)
+
+
+def _evaluations(policy: AlertPolicy, before: ModelAlerts, figures: Figures) -> Evaluations:
+    """What the rules said, those of standing alerts included that do not judge the kind that the model now is."""
+    found = evaluate(policy, figures)
+    left = {alert.alert_id for alert in before.standing} - set(found)
+    if not left:
+        return found
+    return {
+        alert_id: found.get(alert_id, not_of_kind(figures.kind))
+        for alert_id in ALERT_IDS
+        if alert_id in found or alert_id in left
+    }
 
 
 def _standing(

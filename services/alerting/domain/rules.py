@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Final, Literal, TypeAlias, get_args
+from typing import Final, Literal, TypeAlias, assert_never, get_args
 
-AlertId = Literal["accuracy_breach", "brier_breach", "data_stale", "pipeline_stale"]
+AlertId = Literal[
+    "accuracy_breach", "brier_breach", "multiclass_brier_breach", "mae_breach", "data_stale", "pipeline_stale"
+]
+Kind = Literal["binary", "multiclass", "regression"]
 Severity = Literal["medium", "high"]
 
 ALERT_IDS: Final[tuple[AlertId, ...]] = get_args(AlertId)
 """In the order of the rules, in which everything is told."""
+
+RULES_OF_KIND: Final[Mapping[Kind, tuple[AlertId, ...]]] = {
+    "binary": ("accuracy_breach", "brier_breach", "data_stale", "pipeline_stale"),
+    "multiclass": ("accuracy_breach", "multiclass_brier_breach", "data_stale", "pipeline_stale"),
+    "regression": ("mae_breach", "data_stale", "pipeline_stale"),
+}
+"""The rules that judge a model, by its kind."""
 
 EXACT_SECONDS = 2**53
 """From here on a float holds no fraction of a second."""
@@ -33,6 +44,18 @@ class BrierRule:
 
 
 @dataclass(frozen=True, slots=True)
+class MaeRule:
+    """Breached when mae > ``above_ratio`` times the baseline (medium); high above ``high_above_ratio`` times.
+
+    The baseline is ``baseline``; None: that of the snapshot.
+    """
+
+    baseline: float | None
+    above_ratio: float
+    high_above_ratio: float
+
+
+@dataclass(frozen=True, slots=True)
 class StalenessRule:
     """Breached when freshness > ``above_seconds`` (medium); of high severity above ``high_above_seconds``."""
 
@@ -44,12 +67,14 @@ class StalenessRule:
 class AlertPolicy:
     """The part of a model's policy that alerting judges by; a rule that is None is off.
 
-    The quality rules (accuracy and Brier) need ``min_evaluated`` evaluated predictions in the window.
+    The rules of quality need ``min_evaluated`` evaluated predictions in the window.
     """
 
     min_evaluated: int
     accuracy_breach: AccuracyRule | None
     brier_breach: BrierRule | None
+    multiclass_brier_breach: BrierRule | None = None
+    mae_breach: MaeRule | None = None
     data_stale: StalenessRule | None
     pipeline_stale: StalenessRule | None
 
@@ -59,8 +84,13 @@ class Figures:
     """What a snapshot says that rules look at. None is unknown.
 
     ``catching_up``: intake was more than an interval behind, so that staleness cannot be told from lag.
+    ``baseline_mae`` is over the ``baseline_evaluated_predictions`` that were evaluated before the window.
     """
 
+    kind: Kind = "binary"
+    mae: float | None = None
+    baseline_mae: float | None = None
+    baseline_evaluated_predictions: int | None = None
     evaluated_predictions: int
     accuracy: float | None
     brier_score: float | None
@@ -92,12 +122,13 @@ class Breached:
 class InsufficientData:
     """The rule cannot be judged, which is not a breach.
 
-    ``evaluated_predictions`` is the count where it is the count that does not suffice, else None.
+    ``evaluated_predictions`` is the count where it is the count that does not suffice, else None. ``threshold`` is
+    None where it is not known for want of a baseline.
     """
 
     reason: str
     value: float | None
-    threshold: float
+    threshold: float | None
     evaluated_predictions: int | None
 
 
@@ -112,24 +143,37 @@ class Off:
 
 Outcome: TypeAlias = Quiet | Breached | InsufficientData | Off
 Evaluations: TypeAlias = Mapping[AlertId, Outcome]
-"""What every rule said of one snapshot, in the order of the rules."""
+"""What every rule of the model's kind said of one snapshot, in the order of the rules."""
 
 
 def evaluate(policy: AlertPolicy, figures: Figures) -> Evaluations:
-    """Hold the figures against every rule."""
-    return {
-        "accuracy_breach": _accuracy(policy.accuracy_breach, policy.min_evaluated, figures),
-        "brier_breach": _brier(policy.brier_breach, policy.min_evaluated, figures),
-        "data_stale": _staleness(
-            policy.data_stale, "the newest data", figures.data_freshness_seconds, figures.catching_up
-        ),
-        "pipeline_stale": _staleness(
-            policy.pipeline_stale,
-            "the newest successful pipeline run",
-            figures.pipeline_freshness_seconds,
-            figures.catching_up,
-        ),
-    }
+    """Hold the figures against every rule that judges models of their kind."""
+    return {alert_id: _evaluate(alert_id, policy, figures) for alert_id in RULES_OF_KIND[figures.kind]}
+
+
+def _evaluate(alert_id: AlertId, policy: AlertPolicy, figures: Figures) -> Outcome:
+    match alert_id:
+        case "accuracy_breach":
+            return _accuracy(policy.accuracy_breach, policy.min_evaluated, figures)
+        case "brier_breach":
+            return _brier(policy.brier_breach, policy.min_evaluated, figures)
+        case "multiclass_brier_breach":
+            return _brier(policy.multiclass_brier_breach, policy.min_evaluated, figures)
+        case "mae_breach":
+            return _mae(policy.mae_breach, policy.min_evaluated, figures)
+        case "data_stale":
+            freshness = figures.data_freshness_seconds
+            return _staleness(policy.data_stale, "the newest data", freshness, figures.catching_up)
+        case "pipeline_stale":
+            subject, freshness = "the newest successful pipeline run", figures.pipeline_freshness_seconds
+            return _staleness(policy.pipeline_stale, subject, freshness, figures.catching_up)
+        case _:
+            assert_never(alert_id)
+
+
+def not_of_kind(kind: Kind) -> Off:
+    """What a rule says of a model that it does not judge."""
+    return Off(reason=f"the rule does not judge {kind} models")
 
 
 def _accuracy(rule: AccuracyRule | None, min_evaluated: int, figures: Figures) -> Outcome:
@@ -160,6 +204,40 @@ def _brier(rule: BrierRule | None, min_evaluated: int, figures: Figures) -> Outc
     severity, crossed = _graded(value, threshold, rule.high_above)
     reason = f"brier_score {value!r} is above {crossed!r}"
     return Breached(reason=reason, value=value, threshold=crossed, severity=severity)
+
+
+def _mae(rule: MaeRule | None, min_evaluated: int, figures: Figures) -> Outcome:
+    if rule is None:
+        return Off()
+    value, baseline = figures.mae, rule.baseline if rule.baseline is not None else figures.baseline_mae
+    if (too_few := _too_few(figures, min_evaluated)) is not None:
+        return _unjudged(too_few, value, _times(rule.above_ratio, baseline), figures.evaluated_predictions)
+    before = figures.baseline_evaluated_predictions or 0
+    if rule.baseline is None and before < min_evaluated:
+        reason = f"{before} predictions evaluated before the window of the {min_evaluated} that a baseline needs"
+        return _unjudged(reason, value, None, before)
+    threshold = _times(rule.above_ratio, baseline)
+    if value is None or baseline is None or threshold is None:
+        return _unjudged(f"{'mae' if value is None else 'the baseline'} is unknown", value, threshold)
+    against = f"times the baseline of {baseline!r}"
+    if value <= threshold:
+        reason = f"mae {value!r} is not above {threshold!r}, {rule.above_ratio!r} {against}"
+        return Quiet(reason=reason, value=value, threshold=threshold)
+    high = _times(rule.high_above_ratio, baseline)
+    severity, crossed = _graded(value, threshold, threshold if high is None else high)
+    ratio = rule.high_above_ratio if severity == "high" else rule.above_ratio
+    reason = f"mae {value!r} is above {crossed!r}, {ratio!r} {against}"
+    return Breached(reason=reason, value=value, threshold=crossed, severity=severity)
+
+
+def _times(ratio: float, baseline: float | None) -> float | None:
+    """A share of the baseline, as the numbers are written: 1.1 times 3 is 3.3 and not 3.3000000000000003.
+
+    Never above the largest float, which no MAE exceeds.
+    """
+    if baseline is None:
+        return None
+    return min(float(Decimal(repr(ratio)) * Decimal(repr(baseline))), sys.float_info.max)
 
 
 def _staleness(
@@ -193,7 +271,7 @@ def _too_few(figures: Figures, min_evaluated: int) -> str | None:
 
 
 def _unjudged(
-    reason: str, value: float | None, threshold: float, evaluated_predictions: int | None = None
+    reason: str, value: float | None, threshold: float | None, evaluated_predictions: int | None = None
 ) -> InsufficientData:
     return InsufficientData(
         reason=reason, value=value, threshold=threshold, evaluated_predictions=evaluated_predictions

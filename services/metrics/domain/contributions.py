@@ -37,13 +37,16 @@ def score(probability: float) -> BinaryScore:
     return BinaryScore(
         squared_error_if_negative=round(probability * probability * 1e12),
         squared_error_if_positive=round(missed * missed * 1e12),
-        log_loss_if_negative=_log_loss(missed),
-        log_loss_if_positive=_log_loss(probability),
+        log_loss_if_negative=log_loss_units(missed),
+        log_loss_if_positive=log_loss_units(probability),
     )
 
 
-def _log_loss(given_to_outcome: float) -> int:
-    """Clipped from below alone: what the upper clip leaves, -ln(1 - 1e-15), is none of these units."""
+def log_loss_units(given_to_outcome: float) -> int:
+    """-ln of the probability given to what happened, in units of 1e-9.
+
+    Clipped from below alone: what the upper clip leaves, -ln(1 - 1e-15), is none of these units.
+    """
     return round(-math.log(max(given_to_outcome, PROBABILITY_CLIP)) * 1e9)
 
 

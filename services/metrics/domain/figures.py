@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from services.metrics.domain import histogram
 from services.metrics.domain.histogram import DELAY_EDGES, PROBABILITY_BINS, Vector
@@ -13,6 +13,35 @@ Z_95 = 1.959963984540054
 """The 97.5 % quantile of the normal distribution."""
 
 RELIABILITY_BINS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class DetailTotals:
+    """What multiclass and regression models sum beside the common figures.
+
+    Errors in units of 1e-324, their squares in 1e-648; ``classes``: support and hits by class that happened.
+    """
+
+    error: int = 0
+    absolute_error: int = 0
+    squared_error: int = 0
+    classes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+
+    def plus(self, other: DetailTotals) -> DetailTotals:
+        """The sums of two sets of predictions together."""
+        classes = dict(self.classes)
+        for name, (support, hits) in other.classes.items():
+            happened, decided = classes.get(name, (0, 0))
+            classes[name] = (happened + support, decided + hits)
+        return DetailTotals(
+            self.error + other.error,
+            self.absolute_error + other.absolute_error,
+            self.squared_error + other.squared_error,
+            classes,
+        )
+
+
+NO_DETAIL = DetailTotals()
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +57,7 @@ class Totals:
     squared_error: int
     log_loss: int
     vector: Vector
+    detail: DetailTotals = NO_DETAIL
 
     def plus(self, other: Totals) -> Totals:
         """The sums of two sets of predictions together."""
@@ -41,6 +71,7 @@ class Totals:
             self.squared_error + other.squared_error,
             self.log_loss + other.log_loss,
             self.vector + other.vector,
+            self.detail if other.detail is NO_DETAIL else self.detail.plus(other.detail),
         )
 
 
@@ -74,7 +105,7 @@ def ratio(numerator: int, denominator: int) -> float | None:
 
 
 def mean_squared_error(totals: Totals) -> float | None:
-    """Brier score: the mean squared error of probabilities (Brier 1950)."""
+    """Brier score: the mean squared error of probabilities (Brier 1950), of many classes summed over them."""
     return totals.squared_error / (totals.evaluated * 10**12) if totals.evaluated else None
 
 

@@ -51,8 +51,13 @@ def entries(probability: float, *, positive: bool, delay_seconds: float) -> tupl
     return (
         (2 * place + positive, 1),
         (_SUMS_START + place, round(probability * 1e9)),
-        (_DELAYS_START + bisect_right(DELAY_EDGES, delay_seconds), 1),
+        delay_entry(delay_seconds),
     )
+
+
+def delay_entry(delay_seconds: float) -> tuple[int, int]:
+    """What a label's delay adds to the vector: (bin, amount). Of other kinds than binary nothing else does."""
+    return (_DELAYS_START + bisect_right(DELAY_EDGES, delay_seconds), 1)
 
 
 def encode(counts: Mapping[int, int]) -> bytes:

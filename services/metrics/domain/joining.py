@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from typing import Literal
 from uuid import UUID
 
+from services.metrics.domain.multiclass import ClassScores
+from services.metrics.domain.regression import in_units
+
 Outcome = float | str | None
 """A number, a class name, or None: retracted."""
 
@@ -49,7 +52,11 @@ def is_new(label: Label, limit: int | None) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class StoredPrediction:
-    """A binary prediction as the join keeps it; times in microseconds since 1970, scores in their units."""
+    """A prediction as the join keeps it; times in microseconds since 1970, scores in their units.
+
+    ``answer`` is None for a binary prediction. Otherwise it is what a multiclass one contributes, or the value
+    that a regression one gave, and what is said of a probability is zero.
+    """
 
     prediction_key: UUID
     entity_key: UUID
@@ -63,11 +70,12 @@ class StoredPrediction:
     squared_error_if_positive: int
     log_loss_if_negative: int
     log_loss_if_positive: int
+    answer: ClassScores | float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """A prediction and the winning label of its entity, met."""
+    """A binary prediction and the winning label of its entity, met."""
 
     evaluated_at: int
     delay_seconds: float
@@ -77,12 +85,45 @@ class Evaluation:
     log_loss: int
 
 
-def evaluate(prediction: StoredPrediction, label: Label | None) -> Evaluation | None:
-    """Evaluate a prediction; None while it waits, after a retraction, or where the outcome is not 0 or 1.
+@dataclass(frozen=True, slots=True)
+class ClassEvaluation:
+    """A multiclass prediction and the class that happened, met."""
+
+    evaluated_at: int
+    delay_seconds: float
+    outcome: str
+    correct: bool
+    squared_error: int
+    log_loss: int
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorEvaluation:
+    """A regression prediction and what happened, met; ``error``: predicted minus happened, in units of 1e-324."""
+
+    evaluated_at: int
+    delay_seconds: float
+    error: int
+
+
+AnyEvaluation = Evaluation | ClassEvaluation | ErrorEvaluation
+
+
+def evaluate(prediction: StoredPrediction, label: Label | None) -> AnyEvaluation | None:
+    """Evaluate a prediction; None while it waits, after a retraction, or where the outcome is none of its kind.
 
     An outcome of another kind may well be meant for another model's prediction about the same entity.
     """
-    if label is None or not isinstance(label.outcome, float) or label.outcome not in (0.0, 1.0):
+    if label is None or label.outcome is None:
+        return None
+    if prediction.answer is not None:
+        return _evaluate_answer(prediction, prediction.answer, label)
+    return evaluate_binary(prediction, label)
+
+
+def evaluate_binary(prediction: StoredPrediction, label: Label) -> Evaluation | None:
+    """Evaluate a binary prediction; None where the outcome is not 0 or 1."""
+    if not isinstance(label.outcome, float) or label.outcome not in (0.0, 1.0):
         return None
     positive = label.outcome == 1.0
     evaluated_at = max(prediction.predicted_at, label.observed_at)
@@ -93,4 +134,26 @@ def evaluate(prediction: StoredPrediction, label: Label | None) -> Evaluation | 
         correct=prediction.predicted_positive == positive,
         squared_error=prediction.squared_error_if_positive if positive else prediction.squared_error_if_negative,
         log_loss=prediction.log_loss_if_positive if positive else prediction.log_loss_if_negative,
+    )
+
+
+def _evaluate_answer(
+    prediction: StoredPrediction, answer: ClassScores | float, label: Label
+) -> ClassEvaluation | ErrorEvaluation | None:
+    evaluated_at = max(prediction.predicted_at, label.observed_at)
+    delay_seconds = (evaluated_at - prediction.predicted_at) / 1e6
+    if isinstance(answer, float):
+        if not isinstance(label.outcome, float):
+            return None
+        return ErrorEvaluation(evaluated_at, delay_seconds, in_units(answer) - in_units(label.outcome))
+    place = answer.place_of(label.outcome)
+    if place is None:
+        return None
+    return ClassEvaluation(
+        evaluated_at=evaluated_at,
+        delay_seconds=delay_seconds,
+        outcome=answer.classes[place] if place < len(answer.classes) else str(label.outcome),
+        correct=place == answer.decided,
+        squared_error=answer.squared_errors[place],
+        log_loss=answer.log_losses[place],
     )

@@ -5,10 +5,51 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import assert_never
 
 from services.metrics.domain import histogram
 from services.metrics.domain.buckets import start_of
-from services.metrics.domain.joining import Evaluation, StoredPrediction
+from services.metrics.domain.joining import (
+    AnyEvaluation,
+    ClassEvaluation,
+    ErrorEvaluation,
+    Evaluation,
+    StoredPrediction,
+)
+
+
+@dataclass(slots=True)
+class Detail:
+    """What multiclass and regression models sum beside the common figures.
+
+    ``support`` and ``hits`` by class that happened; errors in units of 1e-324, their squares in 1e-648.
+    """
+
+    support: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    hits: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    error: int = 0
+    absolute_error: int = 0
+    squared_error: int = 0
+
+    def add(self, other: Detail) -> None:
+        """Add another bucket's figures."""
+        for name, count in other.support.items():
+            self.support[name] += count
+        for name, count in other.hits.items():
+            self.hits[name] += count
+        self.error += other.error
+        self.absolute_error += other.absolute_error
+        self.squared_error += other.squared_error
+
+    def is_zero(self) -> bool:
+        """Whether adding this would change nothing."""
+        return not (
+            self.error
+            or self.absolute_error
+            or self.squared_error
+            or any(self.support.values())
+            or any(self.hits.values())
+        )
 
 
 @dataclass(slots=True)
@@ -16,6 +57,7 @@ class Sums:
     """Additive figures of one bucket; ``histogram`` counts by bin (see :mod:`histogram`).
 
     ``predictions`` and ``labelled`` belong to the bucket of the prediction, the rest to that of the evaluation.
+    ``detail`` is None for binary models.
     """
 
     predictions: int = 0
@@ -27,6 +69,13 @@ class Sums:
     squared_error: int = 0
     log_loss: int = 0
     histogram: dict[int, int] = field(default_factory=lambda: defaultdict(int))
+    detail: Detail | None = None
+
+    def detailed(self) -> Detail:
+        """The detail, to be added to."""
+        if self.detail is None:
+            self.detail = Detail()
+        return self.detail
 
     def add(self, other: Sums) -> None:
         """Add another bucket's figures."""
@@ -40,6 +89,8 @@ class Sums:
         self.log_loss += other.log_loss
         for place, count in other.histogram.items():
             self.histogram[place] += count
+        if other.detail is not None:
+            self.detailed().add(other.detail)
 
     def is_zero(self) -> bool:
         """Whether adding this would change nothing."""
@@ -53,6 +104,7 @@ class Sums:
             or self.squared_error
             or self.log_loss
             or any(self.histogram.values())
+            or not (self.detail is None or self.detail.is_zero())
         )
 
 
@@ -74,23 +126,29 @@ class Changes:
             self._sums[series_id, start].predictions += 1
 
     def evaluated(
-        self, series_ids: tuple[int, ...], prediction: StoredPrediction, evaluation: Evaluation, sign: int
+        self, series_ids: tuple[int, ...], prediction: StoredPrediction, evaluation: AnyEvaluation, sign: int
     ) -> None:
         """Put an evaluation in (``sign`` 1) or take it out, by its stored integers (``sign`` -1)."""
-        entries = histogram.entries(
-            prediction.probability, positive=evaluation.positive, delay_seconds=evaluation.delay_seconds
-        )
+        if isinstance(evaluation, Evaluation):
+            entries = histogram.entries(
+                prediction.probability, positive=evaluation.positive, delay_seconds=evaluation.delay_seconds
+            )
+        else:
+            entries = (histogram.delay_entry(evaluation.delay_seconds),)
         predicted = start_of(prediction.predicted_at, self._narrowest)
         start = start_of(evaluation.evaluated_at, self._narrowest)
         for series_id in series_ids:
             self._sums[series_id, predicted].labelled += sign
             sums = self._sums[series_id, start]
             sums.evaluated += sign
-            sums.correct += sign * evaluation.correct
-            sums.positives += sign * evaluation.positive
-            sums.predicted_positives += sign * prediction.predicted_positive
-            sums.squared_error += sign * evaluation.squared_error
-            sums.log_loss += sign * evaluation.log_loss
+            if isinstance(evaluation, Evaluation):
+                sums.correct += sign * evaluation.correct
+                sums.positives += sign * evaluation.positive
+                sums.predicted_positives += sign * prediction.predicted_positive
+                sums.squared_error += sign * evaluation.squared_error
+                sums.log_loss += sign * evaluation.log_loss
+            else:
+                _add_detailed(sums, evaluation, sign)
             for place, amount in entries:
                 sums.histogram[place] += sign * amount
 
@@ -104,3 +162,20 @@ class Changes:
                     result[key] = Sums()
                 result[key].add(sums)
         return {key: sums for key, sums in result.items() if not sums.is_zero()}
+
+
+def _add_detailed(sums: Sums, evaluation: ClassEvaluation | ErrorEvaluation, sign: int) -> None:
+    detail = sums.detailed()
+    match evaluation:
+        case ClassEvaluation():
+            sums.correct += sign * evaluation.correct
+            sums.squared_error += sign * evaluation.squared_error
+            sums.log_loss += sign * evaluation.log_loss
+            detail.support[evaluation.outcome] += sign
+            detail.hits[evaluation.outcome] += sign * evaluation.correct
+        case ErrorEvaluation():
+            detail.error += sign * evaluation.error
+            detail.absolute_error += sign * abs(evaluation.error)
+            detail.squared_error += sign * evaluation.error * evaluation.error
+        case _:
+            assert_never(evaluation)
