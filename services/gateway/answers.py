@@ -14,7 +14,7 @@ from shared.contracts.alerts import AlertId, EscalationLevel, ModelState, Recomm
 from shared.contracts.dead_letters import RefusalReason
 from shared.contracts.models import Artifact, ModelVersion, Policy, Window
 from shared.contracts.retraining import Action, CitedAlert, Job, Reason, Trigger
-from shared.contracts.snapshots import Champion, ReliabilityBin
+from shared.contracts.snapshots import Champion, ClassRecall, Kind, ReliabilityBin
 
 Count = Annotated[int, Field(ge=0)]
 Sequence = Annotated[int, Field(ge=1)]
@@ -30,9 +30,9 @@ class Answer(BaseModel):
 
 
 class Figures(Answer):
-    """Quality over one window. Unknown is null; before the first snapshot everything is."""
+    """Quality over one window. Unknown is null; before the first snapshot everything is, and what a kind lacks."""
 
-    kind: Literal["binary"] | None = None
+    kind: Kind | None = None
     predictions: Count | None = Field(None, description="Predicted in the window.")
     labels_awaited: Count | None = Field(None, description="Those of them that have no label yet.")
     label_coverage: float | None = None
@@ -41,21 +41,31 @@ class Figures(Answer):
     evaluated_predictions: Count | None = Field(None, description="What the figures of quality are over.")
     accuracy: float | None = None
     accuracy_interval_95: tuple[float, float] | None = Field(None, description="Wilson's interval.")
-    brier_score: float | None = None
+    brier_score: float | None = Field(None, description="0 to 1; of a multiclass model 0 to 2.")
     log_loss: float | None = None
     auc: float | None = None
     ece: float | None = None
     positive_rate: float | None = None
     predicted_positive_rate: float | None = None
+    classes: Count | None = Field(None, description="How many classes happened.")
+    mae: float | None = Field(
+        None, description="Mean absolute error, in the unit of the outcome; so are the next."
+    )
+    rmse: float | None = Field(None, description="Root of the mean squared error.")
+    bias: float | None = Field(None, description="Mean of predicted minus happened.")
+    baseline_mae: float | None = Field(None, description="The mean absolute error before the window.")
+    baseline_evaluated_predictions: Count | None = Field(None, description="What `baseline_mae` is over.")
+    predictions_of_other_kinds: Count | None = Field(None, description="Predicted in the window, and not judged.")
     new_labels: Count | None = None
     data_freshness_seconds: float | None = None
     pipeline_freshness_seconds: float | None = None
 
 
 class FiguresWithReliability(Figures):
-    """Quality over one window, with the reliability table."""
+    """Quality over one window, with the reliability table and the recall of the most frequent classes."""
 
     reliability: tuple[ReliabilityBin, ...] = ()
+    class_recall: tuple[ClassRecall, ...] = ()
 
 
 class AlertThresholds(Answer):
@@ -65,6 +75,11 @@ class AlertThresholds(Answer):
     accuracy_below: float | None
     brier_above: float | None
     brier_high_above: float | None
+    multiclass_brier_above: float | None
+    multiclass_brier_high_above: float | None
+    mae_baseline: float | None = Field(description="Null: `baseline_mae` of the snapshot is the baseline.")
+    mae_above_ratio: float | None = Field(description="Times the baseline.")
+    mae_high_above_ratio: float | None = Field(description="Times the baseline.")
     data_freshness_above_seconds: int | None
     data_freshness_high_above_seconds: int | None
     pipeline_freshness_above_seconds: int | None
@@ -74,12 +89,18 @@ class AlertThresholds(Answer):
     def of(cls, policy: Policy) -> AlertThresholds:
         """The thresholds that a policy names."""
         accuracy, brier = policy.rules.accuracy_breach, policy.rules.brier_breach
+        multiclass_brier, mae = policy.rules.multiclass_brier_breach, policy.rules.mae_breach
         data, pipeline = policy.rules.data_stale, policy.rules.pipeline_stale
         return cls(
             min_evaluated=policy.min_evaluated,
             accuracy_below=accuracy and accuracy.below,
             brier_above=brier and brier.above,
             brier_high_above=brier and brier.high_above,
+            multiclass_brier_above=multiclass_brier and multiclass_brier.above,
+            multiclass_brier_high_above=multiclass_brier and multiclass_brier.high_above,
+            mae_baseline=mae and mae.baseline,
+            mae_above_ratio=mae and mae.above_ratio,
+            mae_high_above_ratio=mae and mae.high_above_ratio,
             data_freshness_above_seconds=data and data.above_seconds,
             data_freshness_high_above_seconds=data and data.high_above_seconds,
             pipeline_freshness_above_seconds=pipeline and pipeline.above_seconds,
@@ -172,6 +193,8 @@ class RetrainThresholds(Answer):
 
     accuracy_below: float | None = None
     brier_above: float | None = None
+    multiclass_brier_above: float | None = None
+    mae_above: float | None = None
     new_labels_at_least: int | None = None
     min_evaluated: int | None = None
 

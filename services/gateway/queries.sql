@@ -46,7 +46,8 @@ SELECT jsonb_build_object(
            'snapshot_id', snapshot_id, 'snapshot_sequence', sequence, 'as_of', document -> 'as_of',
            'version', coalesce(document -> 'champion' ->> 'version', 'all'), 'window', document -> 'window',
            'catching_up', document -> 'catching_up', 'missed_boundaries', document -> 'missed_boundaries',
-           'policy_sha256', document -> 'policy_sha256', 'metrics', (document -> 'metrics') - 'reliability'
+           'policy_sha256', document -> 'policy_sha256',
+           'metrics', (document -> 'metrics') - '{reliability,class_recall}'::text[]
        )::text AS point,
        sequence
 FROM metrics.published_snapshots

@@ -272,7 +272,13 @@ def _figures(row: Record, snapshot: Snapshot | None) -> FiguresWithReliability:
         return FiguresWithReliability()
     if row["figures"] is None:
         # The view leaves out what has no sums in the window: there the counts are known, and nothing else.
-        return FiguresWithReliability(kind="binary", predictions=0, labels_awaited=0, evaluated_predictions=0)
+        return FiguresWithReliability(
+            kind=snapshot.metrics.kind,
+            predictions=0,
+            labels_awaited=0,
+            evaluated_predictions=0,
+            predictions_of_other_kinds=0,
+        )
     return FiguresWithReliability.model_validate_json(row["figures"])
 
 

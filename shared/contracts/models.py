@@ -96,8 +96,8 @@ class MaeRule(Contract):
     """
 
     baseline: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
-    above_ratio: Annotated[float, Field(gt=0, le=1_000)] = 1.25
-    high_above_ratio: Annotated[float, Field(gt=0, le=1_000)] = 1.5
+    above_ratio: Annotated[float, Field(ge=0, le=1_000)] = 1.25
+    high_above_ratio: Annotated[float, Field(ge=0, le=1_000)] = 1.5
 
 
 class StalenessRule(Contract):

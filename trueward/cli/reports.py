@@ -11,10 +11,11 @@ from trueward.cli import output
 from trueward.cli.connection import Connection
 from trueward.cli.http import ask, pages
 from trueward.cli.output import moment
-from trueward.client.types import OverviewModel
+from trueward.client.types import AlertThresholds, Figures, OverviewModel
 
 PAGE = 200
 UNKNOWN = "-"
+LEAST_IN_PLACES, MOST_IN_PLACES = 0.001, 1e6
 UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 
 
@@ -86,8 +87,7 @@ def standing(model: OverviewModel) -> list[str]:
     return [
         escape(model["model"]),
         f"[{output.STATE_STYLES[model['standing']]}]{model['standing']}[/]",
-        _against(metrics["accuracy"], rules and rules["accuracy_below"], bad="<", good="\u2265"),
-        _against(metrics["brier_score"], rules and rules["brier_above"], bad=">", good="\u2264"),
+        *_quality(metrics, rules),
         _age(metrics["data_freshness_seconds"], rules and rules["data_freshness_above_seconds"]),
         str(model["longest_streak"]) if model["longest_streak"] else UNKNOWN,
         f"{job['status']} {moment(datetime.fromisoformat(job['as_of']))} ({', '.join(job['triggers'])})"
@@ -96,14 +96,38 @@ def standing(model: OverviewModel) -> list[str]:
     ]
 
 
+def _quality(metrics: Figures, rules: AlertThresholds | None) -> tuple[str, str]:
+    """What is judged of a model, and beside it the second figure; a regression model's say what they are."""
+    if metrics["kind"] == "regression":
+        mae = _against(metrics["mae"], _mae_above(metrics, rules), bad=">", good="\u2264")
+        return f"MAE {mae}", f"RMSE {_against(metrics['rmse'], None, bad='>', good='')}"
+    accuracy = _against(metrics["accuracy"], rules and rules["accuracy_below"], bad="<", good="\u2265")
+    brier_above = rules and rules["brier_above" if metrics["kind"] != "multiclass" else "multiclass_brier_above"]
+    return accuracy, _against(metrics["brier_score"], brier_above, bad=">", good="\u2264")
+
+
+def _mae_above(metrics: Figures, rules: AlertThresholds | None) -> float | None:
+    """What a MAE is held against: a share of the policy's baseline, or of that before the window."""
+    if rules is None or rules["mae_above_ratio"] is None:
+        return None
+    baseline = metrics["baseline_mae"] if rules["mae_baseline"] is None else rules["mae_baseline"]
+    return None if baseline is None else rules["mae_above_ratio"] * baseline
+
+
 def _against(value: float | None, threshold: float | None, *, bad: Literal["<", ">"], good: str) -> str:
     """A figure against its threshold, such as "0.4200 < 0.55"; a figure alone where there is none."""
     if value is None:
         return UNKNOWN
     if threshold is None:
-        return f"{value:.4f}"
+        return _figure(value)
     in_breach = value < threshold if bad == "<" else value > threshold
-    return f"[bold red]{value:.4f} {bad} {threshold:g}[/]" if in_breach else f"{value:.4f} {good} {threshold:g}"
+    said = f"{_figure(value)} {bad if in_breach else good} {threshold:g}"
+    return f"[bold red]{said}[/]" if in_breach else said
+
+
+def _figure(value: float) -> str:
+    """Four places, or where that would be long or say nothing, four digits."""
+    return f"{value:.4f}" if value == 0 or LEAST_IN_PLACES <= abs(value) < MOST_IN_PLACES else f"{value:.4g}"
 
 
 def _age(seconds: float | None, above: int | None) -> str:

@@ -136,8 +136,10 @@ def _snapshot(event: Snapshot) -> str:
     metrics = event.metrics
     champion = event.champion.version if event.champion else "all versions"
     behind = ", catching up" if event.catching_up else ""
+    quality = f"accuracy {figure(metrics.accuracy)}, Brier {figure(metrics.brier_score)}"
+    if metrics.kind == "regression":
+        quality = f"MAE {figure(metrics.mae)}, RMSE {figure(metrics.rmse)}, bias {figure(metrics.bias)}"
     return (
         f"{moment(event.as_of)}  {event.model}  snapshot {event.sequence} of {champion}, {event.window}:"
-        f" {metrics.evaluated_predictions:,} evaluated, accuracy {figure(metrics.accuracy)},"
-        f" Brier {figure(metrics.brier_score)}{behind}"
+        f" {metrics.evaluated_predictions:,} evaluated, {quality}{behind}"
     )

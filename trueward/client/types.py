@@ -15,11 +15,14 @@ Time = str | datetime
 Window = Literal["1h", "1d", "7d", "30d", "all"]
 ModelState = Literal["none", "active", "watch", "incident"]
 JobStatus = Literal["queued", "running", "completed", "failed", "cancelled", "expired"]
-AlertId = Literal["accuracy_breach", "brier_breach", "data_stale", "pipeline_stale"]
+AlertId = Literal[
+    "accuracy_breach", "brier_breach", "multiclass_brier_breach", "mae_breach", "data_stale", "pipeline_stale"
+]
+Kind = Literal["binary", "multiclass", "regression"]
 Severity = Literal["medium", "high"]
 EscalationLevel = Literal["none", "watch", "incident"]
 RecommendedAction = Literal["monitor", "investigate_now", "open_incident"]
-Trigger = Literal["accuracy_breach", "brier_breach", "new_labels"]
+Trigger = Literal["accuracy_breach", "brier_breach", "multiclass_brier_breach", "mae_breach", "new_labels"]
 Action = Literal["dry-run-noop", "noop", "queued-retrain", "already-queued"]
 
 
@@ -107,7 +110,7 @@ class ModelVersion(TypedDict):
 class Figures(TypedDict):
     """Quality over one window."""
 
-    kind: Literal["binary"] | None
+    kind: Kind | None
     predictions: int | None
     labels_awaited: int | None
     label_coverage: float | None
@@ -122,15 +125,31 @@ class Figures(TypedDict):
     ece: float | None
     positive_rate: float | None
     predicted_positive_rate: float | None
+    classes: int | None
+    mae: float | None
+    rmse: float | None
+    bias: float | None
+    baseline_mae: float | None
+    baseline_evaluated_predictions: int | None
+    predictions_of_other_kinds: int | None
     new_labels: int | None
     data_freshness_seconds: float | None
     pipeline_freshness_seconds: float | None
 
 
+class ClassRecall(TypedDict):
+    """A class of a multiclass model: how often it happened, and the share of that which was decided so."""
+
+    name: str
+    support: int
+    recall: float
+
+
 class FiguresWithReliability(Figures):
-    """Quality over one window, with the reliability table."""
+    """Quality over one window, with the reliability table and the recall of the most frequent classes."""
 
     reliability: list[dict[str, float]]
+    class_recall: list[ClassRecall]
 
 
 class AlertThresholds(TypedDict):
@@ -140,6 +159,11 @@ class AlertThresholds(TypedDict):
     accuracy_below: float | None
     brier_above: float | None
     brier_high_above: float | None
+    multiclass_brier_above: float | None
+    multiclass_brier_high_above: float | None
+    mae_baseline: float | None
+    mae_above_ratio: float | None
+    mae_high_above_ratio: float | None
     data_freshness_above_seconds: int | None
     data_freshness_high_above_seconds: int | None
     pipeline_freshness_above_seconds: int | None
@@ -229,6 +253,8 @@ class RetrainThresholds(TypedDict):
 
     accuracy_below: float | None
     brier_above: float | None
+    multiclass_brier_above: float | None
+    mae_above: float | None
     new_labels_at_least: int | None
     min_evaluated: int | None
 

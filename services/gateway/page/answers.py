@@ -116,7 +116,9 @@ class OverviewModel(Answer):
     thresholds: AlertThresholds | None = Field(description="Null before the first snapshot.")
     alerts: list[StandingAlert]
     longest_streak: Count
-    sparkline: list[float | None] = Field(description="Accuracy at the newest snapshots, the oldest first.")
+    sparkline: list[float | None] = Field(
+        description="Accuracy at the newest snapshots, the oldest first; of a regression model its MAE."
+    )
     last_job: LastJob | None
 
 

@@ -47,6 +47,10 @@ class LiveEvent:
     key: tuple[str, str] | None
 
 
+TABLES = ("reliability", "class_recall")
+"""Parts of a snapshot's metrics that a page reads when it shows them."""
+
+
 def snapshot_in_short(document: Document) -> Document:
     """What a page shows of a snapshot as it comes."""
     figures = document["metrics"]
@@ -55,7 +59,7 @@ def snapshot_in_short(document: Document) -> Document:
         "snapshot_sequence": document["sequence"],
         "as_of": document["as_of"],
         "version": (document.get("champion") or {}).get("version"),
-        "metrics": {name: value for name, value in figures.items() if name != "reliability"},
+        "metrics": {name: value for name, value in figures.items() if name not in TABLES},
     }
 
 

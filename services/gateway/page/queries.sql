@@ -12,7 +12,9 @@ WITH streaks AS (
            CASE WHEN coalesce(states.state, 'none') <> 'none' THEN states.state
                 WHEN states.model IS NULL
                   OR states.evaluations -> 'accuracy_breach' ->> 'outcome' = 'insufficient_data'
-                  OR states.evaluations -> 'brier_breach' ->> 'outcome' = 'insufficient_data' THEN 'waiting'
+                  OR states.evaluations -> 'brier_breach' ->> 'outcome' = 'insufficient_data'
+                  OR states.evaluations -> 'multiclass_brier_breach' ->> 'outcome' = 'insufficient_data'
+                  OR states.evaluations -> 'mae_breach' ->> 'outcome' = 'insufficient_data' THEN 'waiting'
                 ELSE 'good' END AS standing
     FROM metrics.published_models AS models
     LEFT JOIN alerting.published_states AS states USING (model)
@@ -25,7 +27,8 @@ WITH streaks AS (
                    ARRAY['incident', 'watch', 'active', 'waiting', 'good'], judged.standing) - judged.streak
                WHEN 'streak' THEN -judged.streak
                WHEN 'accuracy' THEN (judged.evaluations #>> '{accuracy_breach,value}')::float8
-               WHEN 'brier' THEN -(judged.evaluations #>> '{brier_breach,value}')::float8
+               WHEN 'brier' THEN -coalesce(judged.evaluations #>> '{brier_breach,value}',
+                                           judged.evaluations #>> '{multiclass_brier_breach,value}')::float8
                WHEN 'freshness' THEN -(judged.evaluations #>> '{data_stale,value}')::float8
                ELSE 0
            END AS figure
@@ -50,16 +53,17 @@ WITH streaks AS (
 )
 SELECT counted.counts, listed.model, listed.champion, listed.state, listed.standing, listed.rank,
        latest.sequence, latest.as_of, latest.document ->> 'window' AS time_window,
-       ((latest.document -> 'metrics') - 'reliability')::text AS metrics,
+       ((latest.document -> 'metrics') - '{reliability,class_recall}'::text[])::text AS metrics,
        (latest.document -> 'policy')::text AS policy,
        coalesce((
            SELECT jsonb_agg(to_jsonb(alerts) - 'model' ORDER BY alerts.alert_id)
            FROM alerting.published_alerts AS alerts WHERE alerts.model = listed.model
        ), '[]')::text AS alerts,
        coalesce((
-           SELECT jsonb_agg(recent.accuracy ORDER BY recent.sequence)
+           SELECT jsonb_agg(recent.figure ORDER BY recent.sequence)
            FROM (
-               SELECT sequence, document #> '{metrics,accuracy}' AS accuracy
+               SELECT sequence, document -> 'metrics' -> CASE document #>> '{metrics,kind}'
+                   WHEN 'regression' THEN 'mae' ELSE 'accuracy' END AS figure
                FROM metrics.published_snapshots AS snapshots WHERE snapshots.model = listed.model
                ORDER BY sequence DESC LIMIT $7
            ) AS recent
@@ -99,7 +103,7 @@ LEFT JOIN LATERAL (
                'snapshot_sequence', snapshots.sequence, 'as_of', snapshots.document -> 'as_of',
                'version', coalesce(snapshots.document -> 'champion' ->> 'version', 'all'),
                'window', snapshots.document -> 'window',
-               'metrics', (snapshots.document -> 'metrics') - 'reliability'
+               'metrics', (snapshots.document -> 'metrics') - '{reliability,class_recall}'::text[]
            )::text AS point, snapshots.sequence
     FROM generate_series(span.sequence, span.first_sequence, -span.every) AS wanted (sequence)
     JOIN metrics.published_snapshots AS snapshots

@@ -14,8 +14,8 @@ from services.retrain.domain.triggers import Figures, Kind
 class Criteria:
     """When to revert: accuracy down by more than ``accuracy_drop``, or Brier up by more than ``brier_rise``.
 
-    A multiclass model's Brier has a limit of its own, and a regression model's criterion is its MAE: up by more than
-    ``mae_rise`` times the baseline. All are against the figures stored with the job. None: that was unknown then.
+    A multiclass model's Brier has a limit of its own, and a regression model's criterion is its MAE: up by more
+    than ``mae_rise`` times the baseline. All are against the figures stored with the job. None: unknown then.
     """
 
     accuracy_drop: float

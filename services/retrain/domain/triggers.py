@@ -17,7 +17,7 @@ TriggerOutcome = Literal["fired", "quiet", "off", "insufficient_data"]
 class Thresholds:
     """What the triggers compare with; None where a trigger, or the rule that it takes its number from, is off.
 
-    The MAE's threshold is ``mae_above_ratio`` times ``mae_baseline``, or where that is None the snapshot's baseline.
+    The MAE's threshold is ``mae_above_ratio`` times ``mae_baseline``; where that is None, the snapshot's baseline.
     """
 
     accuracy_below: float | None

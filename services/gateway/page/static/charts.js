@@ -1,7 +1,7 @@
 // Charts over time and the reliability diagram, drawn by uPlot in the page's own colours.
 
 import { h } from "/page/dom.js";
-import { count, figure, percent } from "/page/format.js";
+import { amount, count, figure, maeLimit, percent } from "/page/format.js";
 
 const SYNC = "over-time";
 
@@ -31,6 +31,12 @@ export class Charts {
     this.all.push(chart);
     this.sizes.observe(chart.place);
     return chart;
+  }
+
+  drop(chart) {
+    this.sizes.unobserve(chart.place);
+    chart.plot?.destroy();
+    this.all = this.all.filter((other) => other !== chart);
   }
 }
 
@@ -110,7 +116,7 @@ function ranged(values, least, low = -Infinity, high = Infinity) {
   if (!known.length) return [Math.max(low, 0), Math.min(high, 1)];
   const bottom = Math.min(...known);
   const top = Math.max(...known);
-  const air = Math.max((top - bottom) * 0.12, (least - (top - bottom)) / 2, 0);
+  const air = Math.max((top - bottom) * 0.12, (least - (top - bottom)) / 2, 0) || Math.abs(top) * 0.1 || 1;
   return [Math.max(low, bottom - air), Math.min(high, top + air)];
 }
 
@@ -179,8 +185,9 @@ export function overTime(spec) {
     const line = { label: spec.name, stroke: colour("accent"), width: 1.8, points: { show: sparse, size: 4, fill: colour("accent") }, spanGaps: false };
     const dashed = (tone) => ({ stroke: colour(tone), width: 1.2, dash: [6, 4], points: { show: false } });
     const series = [line, ...limits.map(({ tone }) => dashed(tone))];
-    const data = [x, values, ...limits.map(({ value }) => constant(points, value))];
-    const shown = [...values, ...limits.map(({ value }) => value)];
+    const lines = limits.map(({ value, of }) => (of ? points.map((point) => of(point.metrics)) : constant(points, value)));
+    const data = [x, values, ...lines];
+    const shown = [...values, ...lines.flat()];
     let bands;
     if (spec.band) {
       const low = points.map((point) => spec.band(point.metrics)?.[0] ?? null);
@@ -191,8 +198,8 @@ export function overTime(spec) {
       shown.push(...low, ...high);
       bands = [{ series: [series.length - 1, series.length], fill: colour("band") }];
     }
-    const range = spec.range ? () => spec.range(shown) : () => ranged(shown, spec.least ?? 0.04, 0, spec.most ?? 1);
-    const options = { bands, hooks: { draw: [marks(colour, events, spec.band !== undefined)], ...readout(input.readout, told) } };
+    const range = spec.range ? () => spec.range(shown) : () => ranged(shown, spec.least ?? 0.04, spec.low ?? 0, spec.most ?? 1);
+    const options = { bands, hooks: { draw: [marks(colour, events, spec.main ?? spec.band !== undefined)], ...readout(input.readout, told) } };
     return { options: frame(colour, series, { range, values: (plot, splits) => splits.map(spec.shown), options }), data };
   };
 }
@@ -204,6 +211,17 @@ export const ACCURACY = {
 export const BRIER = {
   name: "Brier score", value: (metrics) => metrics.brier_score, shown: (value) => figure(value, 2), least: 0.06,
   limits: (limits) => [[limits.brier_above, "watch"], [limits.brier_high_above, "incident"]].filter(([value]) => value !== null).map(([value, tone]) => ({ value, tone })),
+};
+export const MULTICLASS_BRIER = {
+  ...BRIER, most: 2,
+  limits: (limits) => [[limits.multiclass_brier_above, "watch"], [limits.multiclass_brier_high_above, "incident"]].filter(([value]) => value !== null).map(([value, tone]) => ({ value, tone })),
+};
+export const MAE = {
+  name: "Mean absolute error", value: (metrics) => metrics.mae, shown: amount, least: 0, most: Infinity, main: true,
+  limits: (limits) => [["mae_above_ratio", "watch"], ["mae_high_above_ratio", "incident"]].filter(([ratio]) => limits[ratio] !== null).map(([ratio, tone]) => ({ of: (metrics) => maeLimit(limits, metrics, ratio), tone })),
+};
+export const BIAS = {
+  name: "Bias", value: (metrics) => metrics.bias, shown: amount, least: 0, low: -Infinity, most: Infinity, limits: () => [{ value: 0, tone: "quiet" }],
 };
 export const COVERAGE = {
   name: "Label coverage", value: (metrics) => metrics.label_coverage, shown: (value) => percent(value, 0), limits: () => [], range: () => [0, 1.02],

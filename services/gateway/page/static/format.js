@@ -14,6 +14,20 @@ export function percent(value, digits = 1) {
   return value === null || value === undefined ? UNKNOWN : `${(value * 100).toFixed(digits)} %`;
 }
 
+// An error in the unit of the outcome, of whatever size.
+export function amount(value) {
+  if (value === null || value === undefined) return UNKNOWN;
+  const size = Math.abs(value);
+  const text = size !== 0 && (size >= 1e6 || size < 1e-3) ? value.toExponential(2) : value.toLocaleString("en", { maximumSignificantDigits: 4 });
+  return text.replaceAll("-", MINUS);
+}
+
+// What a mean absolute error is held against: a share of the policy's baseline, or of that before the window.
+export function maeLimit(limits, metrics, ratio = "mae_above_ratio") {
+  const baseline = limits.mae_baseline ?? metrics.baseline_mae ?? null;
+  return baseline === null || (limits[ratio] ?? null) === null ? null : limits[ratio] * baseline;
+}
+
 export function count(value) {
   return value === null || value === undefined ? UNKNOWN : value.toLocaleString("en");
 }
@@ -79,6 +93,8 @@ export function keepTime() {
 const ALERTS = {
   accuracy_breach: "Accuracy",
   brier_breach: "Brier score",
+  multiclass_brier_breach: "Brier score",
+  mae_breach: "Mean absolute error",
   data_stale: "Data freshness",
   pipeline_stale: "Pipeline freshness",
 };
@@ -86,6 +102,8 @@ const ALERTS = {
 const TRIGGERS = {
   accuracy_breach: "accuracy breach",
   brier_breach: "Brier breach",
+  multiclass_brier_breach: "Brier breach",
+  mae_breach: "MAE breach",
   new_labels: "new labels",
 };
 
@@ -98,7 +116,7 @@ const ACTIONS = {
 // A service's own words, with its numbers as long as they need be; the whole stands in the tooltip.
 export function words(text) {
   const short = text.replace(/\d+\.\d{4,}/g, (number) => String(Number(Number(number).toPrecision(4))));
-  const named = short.replace(/\bbrier_score\b/g, "Brier score").replace(/_/g, " ");
+  const named = short.replace(/\bbrier_score\b/g, "Brier score").replace(/\bmae\b/g, "MAE").replace(/_/g, " ");
   return named.charAt(0).toUpperCase() + named.slice(1);
 }
 

@@ -1,9 +1,10 @@
 // One model: is it still good, and if not, what is being done? The address holds every choice.
 
 import { get } from "/page/api.js";
-import { ACCURACY, BRIER, Charts, COVERAGE, EVALUATED, overTime, reliability } from "/page/charts.js";
+import { Charts, overTime, reliability } from "/page/charts.js";
 import { h, replace, say } from "/page/dom.js";
-import { actionName, alertName, count, duration, figure, listed, percent, time, triggerName, UNKNOWN, utc, when, words } from "/page/format.js";
+import { actionName, alertName, amount, count, duration, figure, listed, percent, time, triggerName, UNKNOWN, utc, when, words } from "/page/format.js";
+import { charts, known, leaning, RULES_OF_QUALITY, tiles } from "/page/kinds.js";
 import { PolicyDialog, reasons } from "/page/policy.js";
 import { action, job, level, sign, standing, WORDS } from "/page/signs.js";
 
@@ -142,18 +143,24 @@ export class ModelView {
 
   build() {
     this.readout = h("p", { class: "readout", "aria-hidden": "true" }, "\u00a0");
-    const specs = [[ACCURACY, 230], [BRIER, 170], [EVALUATED, 120], [COVERAGE, 120]];
-    this.over = specs.map(([spec, height]) => ({ spec, chart: this.charts.add(overTime(spec), height), caption: h("figcaption", {}) }));
     this.curve = this.charts.add(reliability, 260);
-    const figures = this.over.map(({ spec, chart, caption }) => h("figure", { class: "chart" }, caption, h("div", { role: "img", class: "chart-image", "aria-label": `${spec.name} over time: not read yet` }, chart.place)));
-    this.timeNote = h("p", { class: "quiet note" });
-    this.table = h("details", { class: "more" }, h("summary", {}, "The newest points as a table"), h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Newest points" }));
-    replace(this.parts.time, card("Over time", [h("div", { class: "legend" }, key("line", "value"), key("band", "95 % interval"), key("dash-watch", "threshold"), key("dash-incident", "high"), key("version", "new champion"), h("span", { class: "key" }, h("span", { class: "triangle worse" }), "alerts got worse"), h("span", { class: "key" }, h("span", { class: "triangle better" }), "got better"))],
-      this.readout, figures[0], figures[1], h("div", { class: "pair" }, figures[2], figures[3]), this.timeNote, this.table));
+    this.buildTime("binary");
     replace(this.parts.head, h("h1", {}, this.model));
     replace(this.parts.verdict, h("div", { class: "card verdict" }, h("span", { class: "bone" })));
     for (const [name, title] of [["alerts", "Standing alerts"], ["jobs", "Retraining jobs"], ["decisions", "Decisions"], ["segments", "Segments"]]) replace(this.parts[name], card(title, [], h("span", { class: "bone" })));
     this.showControls();
+  }
+
+  // The charts of a kind; they are made anew where the model turns out to be of another.
+  buildTime(kind) {
+    this.kind = kind;
+    for (const { chart } of this.over ?? []) this.charts.drop(chart);
+    this.over = charts(kind).map(([spec, height]) => ({ spec, chart: this.charts.add(overTime(spec), height), caption: h("figcaption", {}) }));
+    const figures = this.over.map(({ spec, chart, caption }) => h("figure", { class: "chart" }, caption, h("div", { role: "img", class: "chart-image", "aria-label": `${spec.name} over time: not read yet` }, chart.place)));
+    this.timeNote = h("p", { class: "quiet note" });
+    this.table = h("details", { class: "more" }, h("summary", {}, "The newest points as a table"), h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Newest points" }));
+    replace(this.parts.time, card("Over time", [h("div", { class: "legend" }, key("line", "value"), kind !== "regression" && key("band", "95 % interval"), key("dash-watch", "threshold"), key("dash-incident", "high"), key("version", "new champion"), h("span", { class: "key" }, h("span", { class: "triangle worse" }), "alerts got worse"), h("span", { class: "key" }, h("span", { class: "triangle better" }), "got better"))],
+      this.readout, figures[0], figures[1], h("div", { class: "pair" }, figures[2], figures[3]), this.timeNote, this.table));
   }
 
   showMonitoring() {
@@ -169,7 +176,7 @@ export class ModelView {
   standing() {
     const { escalation, judged, evaluations } = this.known.monitoring;
     if (escalation.state !== "none") return escalation.state;
-    const unsure = ["accuracy_breach", "brier_breach"].some((id) => evaluations?.[id]?.outcome === "insufficient_data");
+    const unsure = RULES_OF_QUALITY.some((id) => evaluations?.[id]?.outcome === "insufficient_data");
     return !judged || unsure ? "waiting" : "good";
   }
 
@@ -232,28 +239,16 @@ export class ModelView {
 
   showTiles() {
     const { metrics, thresholds: limits, window: over, version, segment } = this.known.monitoring;
-    const enough = metrics.evaluated_predictions !== null && metrics.evaluated_predictions >= limits.min_evaluated;
-    const interval = metrics.accuracy_interval_95;
-    const tiles = [
-      tile("Accuracy", percent(metrics.accuracy), interval ? `95 %: ${percent(interval[0])} to ${percent(interval[1])}` : null, limits.accuracy_below !== null && `≥ ${percent(limits.accuracy_below, 0)}`, enough && metrics.accuracy !== null && metrics.accuracy < limits.accuracy_below),
-      tile("Brier score", figure(metrics.brier_score), "0 is perfect", limits.brier_above !== null && `≤ ${figure(limits.brier_above, 2)}`, enough && metrics.brier_score !== null && metrics.brier_score > limits.brier_above),
-      tile("AUC", figure(metrics.auc), "0.5 is a coin"),
-      tile("Calibration error", figure(metrics.ece), `log loss ${figure(metrics.log_loss)}`),
-      tile("Evaluated", count(metrics.evaluated_predictions), `${count(metrics.predictions)} new predictions`, `≥ ${count(limits.min_evaluated)}`, metrics.evaluated_predictions !== null && !enough, "needs"),
-      tile("Label coverage", percent(metrics.label_coverage, 0), `${count(metrics.labels_awaited)} awaited`),
-      tile("Label delay", duration(metrics.label_delay_p50_seconds), `95 % within ${duration(metrics.label_delay_p95_seconds)}`),
-      tile("New labels", count(metrics.new_labels), "since the training"),
-      tile("Data age", duration(metrics.data_freshness_seconds), "newest data", limits.data_freshness_above_seconds !== null && `≤ ${duration(limits.data_freshness_above_seconds)}`, metrics.data_freshness_seconds > limits.data_freshness_above_seconds),
-      tile("Pipeline age", duration(metrics.pipeline_freshness_seconds), "last good run", limits.pipeline_freshness_above_seconds !== null && `≤ ${duration(limits.pipeline_freshness_above_seconds)}`, metrics.pipeline_freshness_seconds > limits.pipeline_freshness_above_seconds),
-    ];
     const of = [version === "all" ? "all versions" : version ? `version ${version}` : "no version yet", segment && segment.replace(":", ": "), over === "all" ? "all time" : `the last ${over}`].filter(Boolean).join(", ");
-    replace(this.parts.tiles, h("h2", { class: "hidden-words" }, `Figures of ${of}`), h("dl", { class: "tiles", "aria-label": `Figures of ${of}` }, tiles), h("p", { class: "quiet note" }, `Figures of ${of}.`));
+    replace(this.parts.tiles, h("h2", { class: "hidden-words" }, `Figures of ${of}`), h("dl", { class: "tiles", "aria-label": `Figures of ${of}` }, tiles(metrics, limits).map((one) => tile(one.name, one.value, one.under, one.limit, one.broken, one.word))), h("p", { class: "quiet note" }, `Figures of ${of}.`));
   }
 
   showTime() {
     const { series, monitoring, transitions } = this.known;
     if (!series || !monitoring) return;
     const { points } = series;
+    const kind = points.at(-1)?.metrics.kind ?? this.kind;
+    if (kind !== this.kind) this.buildTime(kind);
     this.showControls();
     if (!points.length) {
       this.timeNote.textContent = "No snapshot in this range yet: the first comes at the next boundary.";
@@ -264,23 +259,22 @@ export class ModelView {
     const told = (index) => this.tell(points, index);
     for (const { spec, chart, caption } of this.over) {
       chart.show({ points, thresholds: monitoring.thresholds, events: { changes, transitions: states }, told, readout: this.readout });
-      const known = points.map((point) => spec.value(point.metrics)).filter((value) => value !== null && value !== undefined);
-      replace(caption, h("strong", {}, spec.name), h("span", { class: "quiet" }, known.length ? ` ${spec.shown(known.at(-1))}` : " unknown"));
-      chart.place.parentElement.setAttribute("aria-label", describe(spec, known, points, changes, states));
+      const values = points.map((point) => spec.value(point.metrics)).filter((value) => value !== null && value !== undefined);
+      replace(caption, h("strong", {}, spec.name), h("span", { class: "quiet" }, values.length ? ` ${spec.shown(values.at(-1))}` : " unknown"));
+      chart.place.parentElement.setAttribute("aria-label", describe(spec, values, points, changes, states));
     }
     this.tell(points, null);
     const every = series.every > 1 ? ` Every ${ordinal(series.every)} snapshot is shown.` : "";
     this.timeNote.textContent = `The champion's figures over the policy's window (${points.at(-1).window}), ${count(points.length)} snapshots from ${when(points[0].as_of)}.${every}`;
-    replace(this.table.lastElementChild, pointsTable(points.slice(-20).reverse()));
+    replace(this.table.lastElementChild, pointsTable(points.slice(-20).reverse(), this.kind));
   }
 
   tell(points, index) {
     const point = points[index ?? points.length - 1];
     if (!point) return;
     const { metrics } = point;
-    const interval = metrics.accuracy_interval_95;
     this.readout.title = utc(point.as_of);
-    replace(this.readout, h("span", { class: "readout-time" }, when(point.as_of)), ...[["Accuracy", `${percent(metrics.accuracy)}${interval ? ` (${percent(interval[0])} to ${percent(interval[1])})` : ""}`], ["Brier", figure(metrics.brier_score)], ["Evaluated", count(metrics.evaluated_predictions)], ["Coverage", percent(metrics.label_coverage, 0)], ["Champion", point.version]].map(([name, value]) => h("span", {}, h("span", { class: "quiet" }, `${name} `), value)));
+    replace(this.readout, h("span", { class: "readout-time" }, when(point.as_of)), ...[...known(this.kind).columns.map(([name, shown]) => [name, shown(metrics)]), ["Evaluated", count(metrics.evaluated_predictions)], ["Coverage", percent(metrics.label_coverage, 0)], ["Champion", point.version]].map(([name, value]) => h("span", {}, h("span", { class: "quiet" }, `${name} `), value)));
   }
 
   showAlerts() {
@@ -295,6 +289,33 @@ export class ModelView {
   }
 
   showShape() {
+    const { metrics } = this.known.monitoring;
+    if (metrics.kind === "multiclass") this.showClasses(metrics);
+    else if (metrics.kind === "regression") this.showErrors(metrics);
+    else this.showReliability();
+  }
+
+  showClasses({ class_recall: classes, classes: all }) {
+    if (!classes.length) {
+      replace(this.parts.shape, card("Recall by class", [], h("p", { class: "quiet" }, "Nothing evaluated in this window yet.")));
+      return;
+    }
+    const rows = classes.map(({ name, support, recall }) => [name, percent(recall), meter(recall, `Recall of ${name}: ${percent(recall)}`), count(support)]);
+    const rest = all > classes.length ? ` The ${count(classes.length)} most frequent of ${count(all)} classes are shown.` : "";
+    replace(this.parts.shape, card("Recall by class", [h("span", { class: "quiet" }, `${count(all)} classes`)], h("p", { class: "quiet note" }, `Of what turned out to be of a class, the share that was decided so.${rest}`),
+      h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Recall by class" }, plainTable(["Class", "Recall", "", "Happened"], rows))));
+  }
+
+  showErrors({ mae, rmse, bias, evaluated_predictions: evaluated }) {
+    if (mae === null) {
+      replace(this.parts.shape, card("Errors", [], h("p", { class: "quiet" }, "Nothing evaluated in this window yet.")));
+      return;
+    }
+    replace(this.parts.shape, card("Errors", [], h("p", { class: "quiet note" }, "In the unit of the outcome. RMSE far above MAE tells of a few large errors; a bias of either sign, of a model that leans one way."),
+      facts([["Off by, on average", amount(mae)], ["RMSE", amount(rmse)], ["Predicted minus happened", `${amount(bias)}: ${leaning(bias)}`], ["Evaluated", count(evaluated)]])));
+  }
+
+  showReliability() {
     const bins = this.known.monitoring.metrics.reliability.filter((bin) => bin.count > 0);
     if (!bins.length) {
       replace(this.parts.shape, card("Reliability", [], h("p", { class: "quiet" }, "Nothing evaluated in this window yet.")));
@@ -318,16 +339,19 @@ export class ModelView {
       replace(this.parts.segments, card("Segments", [], h("p", { class: "quiet" }, "The policy declares no segments. Name them in its `segments`, for example {\"region\": [\"eu\", \"us\"]}, and each gets its own figures.")));
       return;
     }
+    const kind = segments[0].metrics.kind;
+    const decides = kind !== "regression";
     const rows = segments.map(({ segment, metrics }) => {
       const [dimension, ...value] = segment.split(":");
-      const broken = limits && metrics.evaluated_predictions >= limits.min_evaluated && metrics.accuracy !== null && metrics.accuracy < limits.accuracy_below;
+      const broken = limits && metrics.evaluated_predictions >= limits.min_evaluated && known(kind).glance(metrics, limits)[0].broken;
+      const [first, second, third] = known(kind).columns.map(([, shown]) => shown(metrics));
       return h("tr", { "aria-current": this.asked.segment === segment ? "true" : null },
         h("th", { scope: "row" }, h("button", { type: "button", class: "as-link", onclick: () => this.change({ segment: this.asked.segment === segment ? "" : segment }) }, h("span", { class: "quiet" }, `${dimension} `), value.join(":"))),
-        h("td", { class: "number" }, h("span", { class: broken ? "broken" : "" }, percent(metrics.accuracy), broken && h("span", { class: "hidden-words" }, " (below the threshold)"))), h("td", {}, bar(metrics)), h("td", { class: "number" }, figure(metrics.brier_score)), h("td", { class: "number" }, count(metrics.evaluated_predictions)), h("td", { class: "number" }, percent(metrics.positive_rate, 0)), h("td", { class: "number" }, percent(metrics.label_coverage, 0)));
+        h("td", { class: "number" }, h("span", { class: broken ? "broken" : "" }, first, broken && h("span", { class: "hidden-words" }, decides ? " (below the threshold)" : " (above the threshold)"))), decides ? h("td", {}, bar(metrics)) : h("td", { class: "number" }, second), h("td", { class: "number" }, third), h("td", { class: "number" }, count(metrics.evaluated_predictions)), kind === "binary" && h("td", { class: "number" }, percent(metrics.positive_rate, 0)), h("td", { class: "number" }, percent(metrics.label_coverage, 0)));
     });
     replace(this.parts.segments, card("Segments", [h("span", { class: "quiet" }, `window ${this.known.segments.window}`)], h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Figures by segment" }, h("table", { class: "plain" },
       h("caption", { class: "hidden-words" }, "Figures by segment"),
-      h("thead", {}, h("tr", {}, ["Segment", "Accuracy", "95 %", "Brier", "Evaluated", "Positive", "Coverage"].map((text) => h("th", { scope: "col", class: text === "Segment" || text === "95 %" ? null : "number" }, text)))), h("tbody", {}, rows)))));
+      h("thead", {}, h("tr", {}, ["Segment", ...known(kind).columns.map(([name]) => name), "Evaluated", kind === "binary" && "Positive", "Coverage"].filter(Boolean).map((text) => h("th", { scope: "col", class: text === "Segment" || text === "95 %" ? null : "number" }, text)))), h("tbody", {}, rows)))));
     this.showControls();
   }
 
@@ -398,6 +422,12 @@ function tile(name, value, under, limit, broken, word = "limit") {
   return h("div", { class: `tile ${broken ? "tile-broken" : ""}` }, h("dt", {}, name), h("dd", {}, h("span", { class: "tile-value" }, value, broken && sign("incident"), broken && h("span", { class: "hidden-words" }, " (in breach)")), h("span", { class: "under" }, [under, limit && `${word} ${limit}`].filter(Boolean).join(" · ") || "\u00a0")));
 }
 
+function meter(share, said) {
+  const element = h("span", { class: "range", role: "img", "aria-label": said }, h("span", { class: "range-band" }));
+  element.firstChild.style.width = `${share * 100}%`;
+  return element;
+}
+
 function bar(metrics) {
   const interval = metrics.accuracy_interval_95;
   if (!interval) return h("span", { class: "quiet" }, UNKNOWN);
@@ -412,8 +442,9 @@ function plainTable(heads, rows) {
   return h("table", { class: "plain" }, h("thead", {}, h("tr", {}, heads.map((text, number) => h("th", { scope: "col", class: number ? "number" : null }, text)))), h("tbody", {}, rows.map((cells) => h("tr", {}, cells.map((cell, number) => h(number ? "td" : "th", number ? { class: "number" } : { scope: "row" }, cell))))));
 }
 
-function pointsTable(points) {
-  return plainTable(["As of", "Champion", "Accuracy", "95 %", "Brier", "Evaluated", "Coverage"], points.map(({ as_of: asOf, version, metrics }) => [time(asOf), version, percent(metrics.accuracy), metrics.accuracy_interval_95 ? `${percent(metrics.accuracy_interval_95[0])} to ${percent(metrics.accuracy_interval_95[1])}` : UNKNOWN, figure(metrics.brier_score), count(metrics.evaluated_predictions), percent(metrics.label_coverage, 0)]));
+function pointsTable(points, kind) {
+  const { columns } = known(kind);
+  return plainTable(["As of", "Champion", ...columns.map(([name]) => name), "Evaluated", "Coverage"], points.map(({ as_of: asOf, version, metrics }) => [time(asOf), version, ...columns.map(([, shown]) => shown(metrics)), count(metrics.evaluated_predictions), percent(metrics.label_coverage, 0)]));
 }
 
 function openOnes(part) {
@@ -438,7 +469,7 @@ function jobCard(one, open) {
       run.message && h("p", {}, run.message),
       aftermath && h("p", { class: `aftermath ${aftermath.verdict === "keep" ? "tone-good" : "tone-incident"}` }, sign(aftermath.verdict === "keep" ? "good" : "incident"), h("span", {}, h("strong", {}, aftermath.verdict === "keep" ? "Keep it. " : "Revert to the previous artifact. "), aftermath.reason)),
       h("h3", {}, "Cause"), reasons(one.reasons.filter((reason) => reason.outcome === "fired")),
-      h("h3", {}, "Rollback plan"), h("p", {}, `Back to ${plan.previous_version ?? "the previous version"} if accuracy falls by more than ${figure(plan.accuracy_drop, 2)} or the Brier score rises by more than ${figure(plan.brier_rise, 2)} against accuracy ${percent(plan.baseline.accuracy)}, Brier ${figure(plan.baseline.brier_score)} on ${count(plan.baseline.evaluated_predictions)} predictions.`),
+      h("h3", {}, "Rollback plan"), h("p", {}, `Back to ${plan.previous_version ?? "the previous version"} if ${known(plan.baseline.kind).rollback(plan)} on ${count(plan.baseline.evaluated_predictions)} predictions.`),
       facts([["Job", h("code", {}, one.job_id)], ["Previous artifact", plan.previous_artifact && artifact(plan.previous_artifact)], ["Trainer", run.trainer], ["New version", run.model_version], ["Decision", h("code", {}, one.decision_id)], ["Lease", one.status === "running" && one.lease_expires_at && time(one.lease_expires_at)]])));
 }
 
@@ -448,6 +479,6 @@ function decisionCard(one, open) {
   return h("details", { class: "entry", "data-id": one.decision_id, "data-action": one.action, open },
     h("summary", {}, action(one.action), h("span", { class: "entry-title" }, one.fired.length ? `${listed(one.fired.map(triggerName))} fired` : "no trigger fired"), h("span", { class: "grow" }), h("span", { class: "quiet" }, asked), time(evidence.as_of, { ago: true })),
     h("div", { class: "entry-body" }, reasons(one.reasons),
-      facts([["Accuracy", percent(evidence.metrics.accuracy)], ["Brier score", figure(evidence.metrics.brier_score)], ["Evaluated", count(evidence.metrics.evaluated_predictions)], ["New labels", count(evidence.metrics.new_labels)], ["Champion", evidence.champion?.version ?? "none"], ["Artifact", evidence.champion?.artifact && artifact(evidence.champion.artifact)], ["Mode", one.mode], ["Dry run", one.dry_run ? "yes" : "no"],
+      facts([...known(evidence.metrics.kind).columns.map(([name, shown]) => [name, shown(evidence.metrics)]), ["Evaluated", count(evidence.metrics.evaluated_predictions)], ["New labels", count(evidence.metrics.new_labels)], ["Champion", evidence.champion?.version ?? "none"], ["Artifact", evidence.champion?.artifact && artifact(evidence.champion.artifact)], ["Mode", one.mode], ["Dry run", one.dry_run ? "yes" : "no"],
         ["Alerts cited", evidence.standing_alerts.length ? listed(evidence.standing_alerts.map((alert) => `${alertName(alert.alert_id)} (${alert.escalation_level}, streak ${alert.breach_streak})`)) : "none"], ["Job", one.job_id && h("code", {}, one.job_id)], ["Snapshot", h("code", {}, evidence.snapshot_id)], ["Policy", h("code", { title: evidence.policy_sha256 }, evidence.policy_sha256.slice(0, 16))], ["Decision", h("code", {}, one.decision_id)]])));
 }

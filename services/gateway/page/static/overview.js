@@ -2,7 +2,8 @@
 
 import { get } from "/page/api.js";
 import { h, replace, say, svg } from "/page/dom.js";
-import { alertName, count, duration, figure, percent, time, UNKNOWN } from "/page/format.js";
+import { alertName, count, duration, time, UNKNOWN } from "/page/format.js";
+import { known as ofKind } from "/page/kinds.js";
 import { job, sign, standing, WORDS } from "/page/signs.js";
 
 const STANDINGS = ["incident", "watch", "active", "waiting", "good"];
@@ -46,7 +47,7 @@ export class OverviewView {
     this.foot = h("div", { class: "foot" });
     this.table = h("table", { class: "models", "aria-busy": "true" },
       h("caption", { class: "hidden-words" }, "Models, with their state, figures against thresholds and last retraining job"),
-      h("thead", {}, h("tr", {}, ["State", "Model", "Accuracy", "Brier", "Accuracy lately", "Data age", "Streak", "Last job", "As of"].map(
+      h("thead", {}, h("tr", {}, ["State", "Model", "Accuracy", "Brier", "Lately", "Data age", "Streak", "Last job", "As of"].map(
         (text, number) => h("th", { scope: "col", class: [2, 3, 5, 6].includes(number) ? "number" : null }, text)))),
       this.body);
     replace(this.main,
@@ -230,14 +231,16 @@ export class OverviewView {
     const { metrics, thresholds } = model;
     const limits = thresholds ?? {};
     const enough = metrics.evaluated_predictions >= (limits.min_evaluated ?? 0);
+    const { glance, sparkline: lately } = ofKind(metrics.kind);
+    const [first, second] = glance(metrics, limits);
     element.dataset.standing = model.standing;
     const cells = [
       h("td", { class: "c-state" }, standing(model.standing)),
       h("th", { scope: "row", class: "c-model" }, h("a", { href: `/?model=${encodeURIComponent(model.model)}`, "data-link": true }, model.model),
         h("span", { class: "under" }, underName(model))),
-      h("td", { class: "c-accuracy number", "data-label": "Accuracy" }, against(percent(metrics.accuracy), limits.accuracy_below, (limit) => `≥ ${percent(limit, 0)}`, enough && metrics.accuracy !== null && metrics.accuracy < limits.accuracy_below)),
-      h("td", { class: "c-brier number", "data-label": "Brier" }, against(figure(metrics.brier_score), limits.brier_above, (limit) => `≤ ${figure(limit, 2)}`, enough && metrics.brier_score !== null && metrics.brier_score > limits.brier_above)),
-      h("td", { class: "c-spark" }, sparkline(model.sparkline, limits.accuracy_below)),
+      h("td", { class: "c-accuracy number", "data-label": first.name ?? "Error" }, glanced(first, enough)),
+      h("td", { class: "c-brier number", "data-label": second.name ?? "Error" }, glanced(second, enough)),
+      h("td", { class: "c-spark" }, sparkline(model.sparkline, lately.limit(limits, metrics), lately)),
       h("td", { class: "c-fresh number", "data-label": "Data age" }, against(duration(metrics.data_freshness_seconds), limits.data_freshness_above_seconds, (limit) => `≤ ${duration(limit)}`, metrics.data_freshness_seconds > limits.data_freshness_above_seconds)),
       h("td", { class: "c-streak number", "data-label": "Streak" }, model.longest_streak ? h("strong", {}, count(model.longest_streak)) : h("span", { class: "quiet" }, UNKNOWN)),
       h("td", { class: "c-job", "data-label": "Last job" }, model.last_job ? [job(model.last_job.status), h("span", { class: "under" }, time(model.last_job.created_at, { ago: true }))] : h("span", { class: "quiet" }, "None")),
@@ -281,7 +284,8 @@ export class OverviewView {
     if (model.snapshot_sequence !== null && data.snapshot_sequence <= model.snapshot_sequence) return;
     Object.assign(model, { snapshot_sequence: data.snapshot_sequence, as_of: data.as_of, champion: data.version ?? model.champion });
     model.metrics = { ...model.metrics, ...data.metrics };
-    model.sparkline = [...model.sparkline, data.metrics.accuracy ?? null].slice(-POINTS);
+    const lately = data.metrics.kind === "regression" ? data.metrics.mae : data.metrics.accuracy;
+    model.sparkline = [...model.sparkline, lately ?? null].slice(-POINTS);
     this.fill(row.element, model);
   }
 }
@@ -301,27 +305,33 @@ function against(shown, limit, text, broken) {
   ];
 }
 
+function glanced({ value, limit, broken }, enough) {
+  return against(value, limit || null, (text) => text, enough && broken);
+}
+
 const WIDTH = 120;
 const HEIGHT = 28;
 
-function sparkline(values, threshold) {
+function sparkline(values, threshold, { name, shown, low: lowIsBad }) {
   const known = values.filter((value) => value !== null);
   if (known.length < 2) return h("span", { class: "quiet" }, UNKNOWN);
   const limit = threshold ?? known[0];
   const low = Math.min(...known, limit);
   const high = Math.max(...known, limit);
-  const room = Math.max(high - low, 0.02);
+  const room = Math.max(high - low, lowIsBad ? 0.02 : high * 0.02) || 1;
+  const last = known.at(-1);
+  const broken = threshold !== null && threshold !== undefined && (lowIsBad ? last < threshold : last > threshold);
   const x = (number) => ((number / (values.length - 1)) * (WIDTH - 4) + 2).toFixed(1);
   const y = (value) => (HEIGHT - 3 - ((value - low) / room) * (HEIGHT - 6)).toFixed(1);
   let line = "";
   values.forEach((value, number) => {
     if (value !== null) line += `${line && values[number - 1] !== null ? "L" : "M"}${x(number)} ${y(value)}`;
   });
-  const words = `Accuracy over the last ${values.length} snapshots: from ${percent(known[0])} to ${percent(known.at(-1))}`;
+  const words = `${name} over the last ${values.length} snapshots: from ${shown(known[0])} to ${shown(last)}`;
   return svg("svg", { class: "spark", viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": words },
     threshold !== null && threshold !== undefined && svg("path", { class: "spark-limit", d: `M0 ${y(threshold)}H${WIDTH}` }),
     svg("path", { class: "spark-line", d: line }),
-    svg("circle", { class: known.at(-1) < threshold ? "spark-end broken-end" : "spark-end", cx: x(values.findLastIndex((value) => value !== null)), cy: y(known.at(-1)), r: "2.2" }));
+    svg("circle", { class: broken ? "spark-end broken-end" : "spark-end", cx: x(values.findLastIndex((value) => value !== null)), cy: y(known.at(-1)), r: "2.2" }));
 }
 
 function nothingYet() {
