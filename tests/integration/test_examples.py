@@ -22,7 +22,6 @@ LATE = datetime.max.replace(tzinfo=UTC)
 """Received after everything that the examples tell of, the end of the calendar included."""
 
 READ = [(service, topic) for service in ("metrics", "alerting", "retrain") for topic in read_by(service)]
-UNSUPPORTED = {"prediction.v1/multiclass", "prediction.v1/regression"}
 
 
 def examples_of(topic: Topic) -> list[Example]:
@@ -56,9 +55,7 @@ async def test_examples_are_taken_in(service: Service, topic: Topic, database_ds
     check_published(emitted)
     refused = refusals(emitted, topic)
     for offset, golden in enumerate(examples):
-        if str(golden) in UNSUPPORTED:
-            assert refused.pop(offset)[0] == "unsupported"
-        elif golden.event == "retrain-job-update.v1":
+        if golden.event == "retrain-job-update.v1":
             # Well understood, but of a job that this database never made.
             assert refused.pop(offset)[0] == "unknown_job"
     assert refused == {}

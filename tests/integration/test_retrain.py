@@ -11,6 +11,7 @@ from shared.database import connect_pool
 from tests.unit.retrain.deciding import Deciding
 from tests.unit.retrain.harness import PostgresRetrain
 from tests.unit.retrain.hearing import Hearing
+from tests.unit.retrain.kinds import Kinds
 
 
 @pytest.fixture
@@ -26,5 +27,5 @@ def retrain(pool: Any) -> PostgresRetrain:
     return PostgresRetrain(pool)
 
 
-class TestOnPostgres(Deciding, Hearing):
+class TestOnPostgres(Deciding, Hearing, Kinds):
     pass

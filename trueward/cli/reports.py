@@ -98,11 +98,13 @@ def standing(model: OverviewModel) -> list[str]:
 
 def _quality(metrics: Figures, rules: AlertThresholds | None) -> tuple[str, str]:
     """What is judged of a model, and beside it the second figure; a regression model's say what they are."""
-    if metrics["kind"] == "regression":
+    if metrics.get("kind") == "regression":
         mae = _against(metrics["mae"], _mae_above(metrics, rules), bad=">", good="\u2264")
         return f"MAE {mae}", f"RMSE {_against(metrics['rmse'], None, bad='>', good='')}"
     accuracy = _against(metrics["accuracy"], rules and rules["accuracy_below"], bad="<", good="\u2265")
-    brier_above = rules and rules["brier_above" if metrics["kind"] != "multiclass" else "multiclass_brier_above"]
+    brier_above = (
+        rules and rules["multiclass_brier_above" if metrics.get("kind") == "multiclass" else "brier_above"]
+    )
     return accuracy, _against(metrics["brier_score"], brier_above, bad=">", good="\u2264")
 
 

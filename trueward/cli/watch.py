@@ -138,8 +138,13 @@ def _snapshot(event: Snapshot) -> str:
     behind = ", catching up" if event.catching_up else ""
     quality = f"accuracy {figure(metrics.accuracy)}, Brier {figure(metrics.brier_score)}"
     if metrics.kind == "regression":
-        quality = f"MAE {figure(metrics.mae)}, RMSE {figure(metrics.rmse)}, bias {figure(metrics.bias)}"
+        quality = f"MAE {_error(metrics.mae)}, RMSE {_error(metrics.rmse)}, bias {_error(metrics.bias)}"
     return (
         f"{moment(event.as_of)}  {event.model}  snapshot {event.sequence} of {champion}, {event.window}:"
         f" {metrics.evaluated_predictions:,} evaluated, {quality}{behind}"
     )
+
+
+def _error(value: float | None) -> str:
+    """An error to four digits, of whatever size."""
+    return "unknown" if value is None else f"{value:.4g}"

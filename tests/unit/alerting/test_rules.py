@@ -8,6 +8,7 @@ from typing import Any, get_args
 import pytest
 
 from services.alerting.domain.rules import (
+    RULES_OF_KIND,
     AlertId,
     Breached,
     InsufficientData,
@@ -93,7 +94,9 @@ def test_one_figure_out_of_bounds_concerns_its_own_rule_only() -> None:
 
 
 def test_every_rule_is_evaluated_in_the_order_of_the_rules() -> None:
-    assert tuple(evaluations()) == get_args(AlertId)
+    assert tuple(evaluations()) == RULES_OF_KIND["binary"]
+    for rules in RULES_OF_KIND.values():
+        assert rules == tuple(alert_id for alert_id in get_args(AlertId) if alert_id in rules)
 
 
 @pytest.mark.parametrize("evaluated", [0, 29])
@@ -174,7 +177,7 @@ def test_while_catching_up_staleness_is_insufficient_data_and_quality_is_judged(
     assert outcomes["data_stale"].reason == "intake is catching up, so staleness cannot be told yet"
 
 
-@pytest.mark.parametrize("alert_id", get_args(AlertId))
+@pytest.mark.parametrize("alert_id", RULES_OF_KIND["binary"])
 def test_a_rule_set_to_null_is_off_whatever_the_figures(alert_id: AlertId) -> None:
     outcomes = evaluations(
         rules=Rules(**{alert_id: None}),

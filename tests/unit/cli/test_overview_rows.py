@@ -63,3 +63,31 @@ def test_rules_that_are_off_leave_the_figures_alone() -> None:
 
 def test_a_name_is_no_markup() -> None:
     assert row(model="[red]x[/]")[0] == "[red]x[/]"
+
+
+REGRESSION = {"kind": "regression", "mae": 3.1, "rmse": 4.25, "baseline_mae": 2.0}
+AGAINST_BASELINE = {**THRESHOLDS, "mae_above_ratio": 1.5, "mae_baseline": None}
+
+
+@pytest.mark.parametrize(
+    ("metrics", "thresholds", "cells"),
+    [
+        (REGRESSION, AGAINST_BASELINE, ["MAE 3.1000 > 3", "RMSE 4.2500"]),
+        ({**REGRESSION, "mae": 3.0}, AGAINST_BASELINE, ["MAE 3.0000 \u2264 3", "RMSE 4.2500"]),
+        (REGRESSION, {**AGAINST_BASELINE, "mae_baseline": 10.0}, ["MAE 3.1000 \u2264 15", "RMSE 4.2500"]),
+        ({**REGRESSION, "baseline_mae": None}, AGAINST_BASELINE, ["MAE 3.1000", "RMSE 4.2500"]),
+        (REGRESSION, {**AGAINST_BASELINE, "mae_above_ratio": None}, ["MAE 3.1000", "RMSE 4.2500"]),
+        (dict.fromkeys(REGRESSION) | {"kind": "regression"}, None, ["MAE -", "RMSE -"]),
+        ({**REGRESSION, "mae": 1.5e300, "rmse": 2e-7}, None, ["MAE 1.5e+300", "RMSE 2e-07"]),
+    ],
+)
+def test_a_regression_model_shows_its_errors(
+    metrics: dict[str, Any], thresholds: dict[str, Any] | None, cells: list[str]
+) -> None:
+    assert row(metrics=metrics, thresholds=thresholds)[2:4] == cells
+
+
+def test_a_multiclass_model_is_held_to_the_brier_score_of_many_classes() -> None:
+    thresholds = {**THRESHOLDS, "multiclass_brier_above": 0.5}
+    metrics = {"kind": "multiclass", "accuracy": 0.6, "brier_score": 0.45}
+    assert row(metrics=metrics, thresholds=thresholds)[2:4] == ["0.6000 \u2265 0.55", "0.4500 \u2264 0.5"]

@@ -101,17 +101,23 @@ def test_the_listing_escapes_what_it_shows() -> None:
     assert not re.search(r"<[bius]>", html)
 
 
-@pytest.mark.parametrize("off", ["accuracy_breach", "brier_breach", "data_stale", "pipeline_stale"])
+@pytest.mark.parametrize(
+    "off",
+    ["accuracy_breach", "brier_breach", "multiclass_brier_breach", "mae_breach", "data_stale", "pipeline_stale"],
+)
 def test_the_thresholds_of_a_rule_that_is_off_are_null(off: str) -> None:
     shown = AlertThresholds.of(Policy(model="m", rules=Rules(**{off: None}))).model_dump()
     begins = {
         "accuracy_breach": "accuracy",
         "brier_breach": "brier",
+        "multiclass_brier_breach": "multiclass_brier",
+        "mae_breach": "mae",
         "data_stale": "data",
         "pipeline_stale": "pipeline",
     }[off]
     assert {name for name, value in shown.items() if value is None} == {
-        name for name in shown if name.startswith(begins)
+        "mae_baseline",
+        *(name for name in shown if name.startswith(begins)),
     }
 
 
@@ -121,6 +127,11 @@ def test_the_default_thresholds() -> None:
         "accuracy_below": 0.55,
         "brier_above": 0.25,
         "brier_high_above": 0.33,
+        "multiclass_brier_above": 0.5,
+        "multiclass_brier_high_above": 0.66,
+        "mae_baseline": None,
+        "mae_above_ratio": 1.25,
+        "mae_high_above_ratio": 1.5,
         "data_freshness_above_seconds": 172_800,
         "data_freshness_high_above_seconds": 345_600,
         "pipeline_freshness_above_seconds": 172_800,

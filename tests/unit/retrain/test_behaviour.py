@@ -7,6 +7,7 @@ import pytest
 from tests.unit.retrain.deciding import Deciding
 from tests.unit.retrain.harness import MemoryRetrain
 from tests.unit.retrain.hearing import Hearing
+from tests.unit.retrain.kinds import Kinds
 
 
 @pytest.fixture
@@ -14,5 +15,5 @@ def retrain() -> MemoryRetrain:
     return MemoryRetrain()
 
 
-class TestInMemory(Deciding, Hearing):
+class TestInMemory(Deciding, Hearing, Kinds):
     pass
