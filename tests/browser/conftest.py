@@ -24,7 +24,7 @@ from aiokafka import AIOKafkaProducer
 from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, async_playwright
 
 from deploy.local.broker import Broker
-from shared.contracts.models import ModelVersion, Policy
+from shared.contracts.models import MaeRule, ModelVersion, Policy, Rules
 from shared.contracts.observations import Label, PipelineRun, Prediction
 from tests import parts
 
@@ -42,6 +42,7 @@ CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 INSTALL_SECONDS = 240
 START_SECONDS = 90
 FLIGHTS, STEADY = "flights", "steady"
+MAIL, PRICES = "mail-topics", "house-prices"
 NASTY = "<img src=x onerror=alert(1)> & co/ä"
 ADMIN_DATABASE = f"trueward_browser_{uuid.uuid4().hex[:8]}"
 
@@ -114,6 +115,34 @@ class World:
         await self.publish(*events)
 
 
+async def of_other_kinds(world: World) -> None:
+    """A multiclass model that is good, and a regression model that is off by 30 where 20 would do."""
+    now = datetime.now(UTC)
+    rules = Rules(mae_breach=MaeRule(baseline=16.0, above_ratio=1.25, high_above_ratio=3.0))
+    segments = {"carrier": ["AA"]}
+    for model in (MAIL, PRICES):
+        policy = Policy(model=model, window="1h", min_evaluated=5, rules=rules, segments=segments)
+        await world.publish(("policies", model, policy))
+    events: list[tuple[str, str, Any]] = []
+    for number in range(20):
+        answers: dict[str, tuple[dict[str, Any], Any]] = {
+            MAIL: ({"probabilities": {"invoice": 0.75, "spam": 0.25}}, "spam" if number % 5 == 0 else "invoice"),
+            PRICES: ({"value": 230.0}, 200.0),
+        }
+        for model, (answer, outcome) in answers.items():
+            identity = f"{model}-{number}"
+            common = {
+                "prediction_id": identity,
+                "model": model,
+                "model_version": "v1",
+                "segment": {"carrier": "AA"},
+            }
+            made = Prediction(predicted_at=now - timedelta(seconds=60), **common, **answer)
+            label = Label(entity_id=identity, outcome=outcome, observed_at=now - timedelta(seconds=30))
+            events += [("predictions", identity, made), ("labels", identity, label)]
+    await world.publish(*events)
+
+
 async def populate(world: World) -> None:
     """Models that are good, one of them to go bad later, and one whose name tries to be more than a name."""
     now = datetime.now(UTC)
@@ -128,6 +157,7 @@ async def populate(world: World) -> None:
     await world.publish(("pipeline-runs", "p", PipelineRun(pipeline="p", completed_at=now, status="success")))
     for model in (FLIGHTS, STEADY):
         await world.live_through(model, 40, right=True)
+    await of_other_kinds(world)
 
 
 @pytest.fixture(scope="session")

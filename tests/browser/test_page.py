@@ -9,7 +9,7 @@ import pytest
 from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Page, expect
 
-from tests.browser.conftest import FLIGHTS, NASTY, STEADY, Opened, World, no_reload
+from tests.browser.conftest import FLIGHTS, MAIL, NASTY, PRICES, STEADY, Opened, World, no_reload
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(420)]
 PATIENCE_MS = 45_000
@@ -182,3 +182,41 @@ async def test_errors_say_what_to_do(world: World, opened: Opened) -> None:
     await window.context.unroute("**/api/v1/overview*")
     await page.get_by_role("button", name="Try again").click()
     await expect(row(page, STEADY)).to_be_visible()
+
+
+async def test_a_multiclass_model_shows_the_recall_of_its_classes(world: World, opened: Opened) -> None:
+    page = await (await opened()).open(world.url)
+    await expect(row(page, MAIL)).to_have_attribute("data-standing", "good", timeout=PATIENCE_MS)
+    await expect(row(page, MAIL)).to_contain_text("80.0 %")
+    await page.get_by_role("link", name=MAIL, exact=True).click()
+    recall = page.get_by_role("region", name="Recall by class", exact=True)
+    await expect(recall.get_by_role("row")).to_have_count(3, timeout=PATIENCE_MS)
+    await expect(recall.get_by_role("row").nth(1)).to_contain_text("invoice100.0 %16")
+    await expect(recall.get_by_role("img", name="Recall of spam: 0.0 %")).to_be_visible()
+    await expect(page.locator(".tiles")).to_contain_text("over all classes, 0 to 2")
+    await expect(page.locator(".tiles")).not_to_contain_text("AUC")
+    assert await faults(page) == []
+
+
+@pytest.mark.parametrize("width", [1360, 390])
+async def test_a_regression_model_shows_its_errors(world: World, opened: Opened, width: int) -> None:
+    page = await (await opened(width=width)).open(world.url)
+    prices = row(page, PRICES)
+    # Thirty is above 1.25 times 16, three snapshots in a row: medium, so a watch.
+    await expect(prices).to_have_attribute("data-standing", "watch", timeout=PATIENCE_MS)
+    await expect(prices).to_contain_text("MAE 30 (in breach)")
+    await expect(prices).to_contain_text("\u2264 20")
+    await page.get_by_role("link", name=PRICES, exact=True).click()
+    tiles = page.locator(".tiles")
+    await expect(tiles).to_contain_text("Mean absolute error", timeout=PATIENCE_MS)
+    await expect(tiles).to_contain_text("too high, on average")
+    await expect(tiles).not_to_contain_text("Accuracy")
+    await expect(page.locator('[data-alert="mae_breach"]')).to_contain_text("MAE 30.0 is above 20.0")
+    await expect(page.get_by_role("img", name="Mean absolute error over time")).to_be_visible()
+    await expect(page.get_by_role("img", name="Bias over time")).to_be_visible()
+    await expect(page.locator("canvas").first).to_be_visible()
+    segments = page.get_by_role("region", name="Figures by segment")
+    await expect(segments).to_contain_text("RMSE")
+    await expect(segments).to_contain_text("30 (above the threshold)")
+    assert await faults(page) == []
+    assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth")

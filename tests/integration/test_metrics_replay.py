@@ -28,10 +28,12 @@ from tests.metrics_world import (
     Fact,
     MetricsWorld,
     at,
+    classified,
     label,
     policy,
     prediction,
     run,
+    valued,
     version,
 )
 from tests.plain_metrics import Plain
@@ -155,11 +157,23 @@ def histories(draw: st.DrawFn) -> list[tuple[Fact, int]]:
     facts: list[tuple[Fact, int]] = []
     for number in range(draw(st.integers(1, 8))):
         entity = draw(st.sampled_from([f"p{number}", "shared"]))
-        made = prediction(f"p{number}", draw(MOMENTS), draw(st.sampled_from([0.2, 0.7])), entity_id=entity)
+        name, seconds = f"p{number}", draw(MOMENTS)
+        made = draw(
+            st.sampled_from(
+                [
+                    prediction(name, seconds, 0.2, entity_id=entity),
+                    prediction(name, seconds, 0.7, entity_id=entity),
+                    classified(name, seconds, {"a": 0.5, "b": 0.25, "1": 0.25}, entity_id=entity),
+                    valued(name, seconds, 1e300 if number % 2 else 0.1, entity_id=entity),
+                ]
+            )
+        )
         facts.append((made, draw(st.integers(0, 1))))
     for _ in range(draw(st.integers(0, 8))):
         entity = draw(st.sampled_from(["shared", "p0", "p1", "p2", "p3"]))
-        facts.append((label(entity, draw(MOMENTS), draw(st.sampled_from([0, 1, None]))), draw(st.integers(0, 1))))
+        facts.append(
+            (label(entity, draw(MOMENTS), draw(st.sampled_from([0, 1, None, "a"]))), draw(st.integers(0, 1)))
+        )
     facts += [(run(draw(MOMENTS)), 0) for _ in range(draw(st.integers(0, 2)))]
     if draw(st.integers(0, 3)):
         facts.sort(key=lambda fact: str(next(v for k, v in fact[0][1].items() if k in TIME_FIELD.values())))
