@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 
 from services.metrics.domain.buckets import MICROSECONDS
 from services.metrics.domain.clock import Gate
@@ -142,8 +143,7 @@ def _sort_in(batch: Batch, record: Record, event: Contract, effects: Effects) ->
             raise AssertionError(f"no rule for {type(event).__name__}")
 
 
-@dataclass(frozen=True, slots=True)
-class _Said:
+class _Said(NamedTuple):
     """What a prediction says, by its kind, and in what words it is the same prediction."""
 
     kind: Kind
