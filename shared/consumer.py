@@ -13,13 +13,14 @@ import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
 
-from shared import inbox
+from shared import breaker, inbox
+from shared.breaker import FloodError, TrippedError
 from shared.broker import as_record
 from shared.clock import Clock
 from shared.effects import Effects, Handler, Held
 from shared.errors import InputLostError, Refusal, TruewardError, is_refused_by_database
 from shared.inbox import Advance, Gap, Place
-from shared.instruments import BATCH_SECONDS, LOST_RECORDS_TOTAL, RECORDS_TOTAL, REPEATS_TOTAL
+from shared.instruments import BATCH_SECONDS, BREAKER_TRIPPED, LOST_RECORDS_TOTAL, RECORDS_TOTAL, REPEATS_TOTAL
 from shared.records import Record
 from shared.retries import until_done
 from shared.settings import Settings
@@ -27,6 +28,8 @@ from shared.topics import Service
 
 PATIENCE_SECONDS = 5.0
 """How long PostgreSQL waits for a transaction that holds locks and says nothing."""
+BREAKER_POLL_SECONDS = 2.0
+"""Between two looks whether an operator has reset the breaker."""
 log = structlog.get_logger()
 
 
@@ -39,6 +42,7 @@ class Consumer:
         self._service = service
         self._prefix = settings.topic_prefix
         self._true_end_offsets = settings.kafka_true_end_offsets
+        self._breaker_policy = breaker.policy_of(settings)
         self._pool = pool
         self._clock = clock
         self._handler = handler
@@ -66,7 +70,8 @@ class Consumer:
     async def take(self, records: Sequence[Record], log_ends: Mapping[Place, int]) -> None:
         """Take records in; what the database itself refuses is found by halving and becomes a dead letter.
 
-        A batch that fails late is halved as well: whole, it might never be quick enough.
+        A batch that fails late is halved as well: whole, it might never be quick enough. A flood of dead letters
+        is not taken in: it trips the breaker, and waits here until an operator has reset it.
         """
         pending = [list(records)]
         held: set[Place] = set()
@@ -76,17 +81,44 @@ class Consumer:
                 continue
             try:
                 turn = await until_done("batch", partial(self._attempt, portion, log_ends))
+            except (FloodError, TrippedError) as stopped:
+                await self._wait_for_reset(stopped)
+                pending.append(portion)
+                continue
             except (_RefusedByDatabaseError, _TooSlowError) as refused:
                 if len(portion) > 1:
                     middle = len(portion) // 2
                     pending += [portion[middle:], portion[:middle]]
                     continue
-                turn = await until_done(
-                    "dead letter",
-                    partial(self._attempt, portion, log_ends, refusal=str(refused)),
-                )
+                turn = await self._refuse(portion, log_ends, str(refused))
             held |= set(turn.effects.held)
             await self._after(turn)
+
+    async def _refuse(self, records: Sequence[Record], log_ends: Mapping[Place, int], refusal: str) -> _Turn:
+        """Make dead letters of records, once the breaker lets them pass."""
+        while True:
+            try:
+                return await until_done("dead letter", partial(self._attempt, records, log_ends, refusal=refusal))
+            except (FloodError, TrippedError) as stopped:
+                await self._wait_for_reset(stopped)
+
+    async def _wait_for_reset(self, stopped: FloodError | TrippedError) -> None:
+        """Trip the breaker where it has not yet, and wait until an operator has reset it."""
+        BREAKER_TRIPPED.set(1)
+        log.critical("intake stopped", reason=str(stopped))
+        if isinstance(stopped, FloodError):
+            await until_done("breaker", partial(self._trip, str(stopped)))
+        while True:
+            state = await until_done("breaker", partial(breaker.read_by, self._pool))
+            if state.reason is None:
+                break
+            await asyncio.sleep(BREAKER_POLL_SECONDS)
+        BREAKER_TRIPPED.set(0)
+        log.warning("the breaker was reset, intake goes on")
+
+    async def _trip(self, reason: str) -> None:
+        async with self._pool.acquire() as connection:
+            await breaker.trip(connection, self._clock.now(), reason)
 
     async def _attempt(
         self, records: Sequence[Record], log_ends: Mapping[Place, int], refusal: str | None = None
@@ -96,6 +128,7 @@ class Consumer:
         begun = time.monotonic()
         try:
             async with self._pool.acquire() as connection, connection.transaction():
+                await breaker.refuse_when_tripped(connection)
                 next_offsets = await inbox.lock(connection, places)
                 admission = inbox.admit(records, next_offsets, self._proven)
                 effects = Effects(self._service, connection, self._clock.now())
@@ -107,6 +140,14 @@ class Consumer:
                 taken = _without_held(admission.records, effects.held)
                 advances = _advances(taken, next_offsets, log_ends, self._beginnings)
                 await inbox.advance(connection, advances)
+                await breaker.check(
+                    connection,
+                    self._service,
+                    self._breaker_policy,
+                    effects.now,
+                    taken=taken,
+                    refused=effects.refused,
+                )
                 await effects.flush()
         except Exception as error:
             if is_refused_by_database(error):

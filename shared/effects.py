@@ -46,6 +46,7 @@ class Effects:
         self.connection = connection
         self.now = now
         self.held: dict[Place, Held] = {}
+        self.refused: list[tuple[Record, Refusal]] = []
         self._messages: list[tuple[str, bytes | None, bytes, str]] = []
         self._counts: dict[tuple[Counter, tuple[tuple[str, str], ...]], float] = defaultdict(float)
         self._afterwards: list[Callable[[], object]] = []
@@ -59,6 +60,7 @@ class Effects:
     def refuse(self, record: Record, refusal: Refusal) -> None:
         """Send a record to the dead letters, byte for byte, with the reason."""
         self.emit(DEAD_LETTERS, letter_of(self.service, record, refusal), key=kept_key(record))
+        self.refused.append((record, refusal))
         self.count(DEAD_LETTERS_TOTAL, reason=refusal.reason)
 
     def hold(self, record: Record, *, until: int) -> None:

@@ -123,10 +123,31 @@ async def reset(dsn: str, *, service: str, topic: str | None = None) -> int:
     """
     connection = await connect(dsn, role=service, application_name="trueward-inbox-reset")
     try:
-        status = await connection.execute(QUERIES.reset_inbox, topic)
+        async with connection.transaction():
+            status = await connection.execute(QUERIES.reset_inbox, topic)
+            await connection.execute(QUERIES.forget_refusals, topic)
+            await connection.execute(QUERIES.forget_topic_identities, topic)
     finally:
         await connection.close()
-    return int(status.split()[-1])
+    return _count(status)
+
+
+async def adopt(dsn: str, *, service: str, topic: str | None = None) -> int:
+    """Take the topics that the broker has now for those that ``service`` has read (one topic, or all).
+
+    Right where a log was carried over with its offsets, so that only its id is new. Returns how many ids were
+    forgotten; the service remembers those that it finds at its next start.
+    """
+    connection = await connect(dsn, role=service, application_name="trueward-inbox-adopt")
+    try:
+        status = await connection.execute(QUERIES.forget_topic_identities, topic)
+    finally:
+        await connection.close()
+    return _count(status)
+
+
+def _count(status: str) -> int:
+    return int(status.rsplit(maxsplit=1)[-1])
 
 
 async def reset_all(dsn: str) -> int:

@@ -12,4 +12,7 @@ LOST_RECORDS_TOTAL = Counter("trueward_lost_records_total", "Records that retent
 BATCH_SECONDS = Histogram("trueward_batch_seconds", "Time from fetched to durable, per batch.")
 RETRIES_TOTAL = Counter("trueward_retries_total", "Batches tried again after a fault.", ["fault"])
 PUBLISHED_TOTAL = Counter("trueward_published_total", "Events that the relay published.", ["topic"])
+BREAKER_TRIPPED = Gauge(
+    "trueward_breaker_tripped", "1 where a flood of dead letters has stopped the intake; read at each look."
+)
 RELAY_LEADER = Gauge("trueward_relay_leader", "1 where this instance publishes the outbox.")

@@ -69,3 +69,49 @@ ORDER BY id
 DELETE FROM outbox
 WHERE id = ANY($1::bigint[])
   AND EXISTS (SELECT FROM outbox_lease WHERE holder = $2 AND epoch = $3)
+
+-- name: read_breaker
+SELECT tripped_at, reason, passes_until FROM breaker
+
+-- name: trip_breaker
+UPDATE breaker SET tripped_at = $1, reason = $2, passes_until = NULL WHERE tripped_at IS NULL
+
+-- name: reset_breaker
+UPDATE breaker SET tripped_at = NULL, reason = NULL, passes_until = $1
+
+-- name: count_refusals
+-- A window that is over, or that begins in the future since a clock was set back, is begun anew.
+INSERT INTO refusals AS counted (topic, partition, since, since_offset, refused)
+SELECT topic, partition, $5, since_offset, refused
+FROM unnest($1::text[], $2::integer[], $3::bigint[], $4::bigint[]) AS more (topic, partition, since_offset, refused)
+ON CONFLICT (topic, partition) DO UPDATE
+SET (since, since_offset, refused) = (
+    SELECT CASE WHEN goes_on THEN counted.since ELSE excluded.since END,
+           CASE WHEN goes_on THEN counted.since_offset ELSE excluded.since_offset END,
+           CASE WHEN goes_on THEN counted.refused ELSE 0 END + excluded.refused
+    FROM (SELECT counted.since <= $5 AND $5 < counted.since + $6::interval AS goes_on) AS judged
+)
+
+-- name: read_refusals
+-- Of every instance's partitions, as far as they are committed. Records are counted by their offsets.
+SELECT topic, sum(greatest(inbox.next_offset - refusals.since_offset, 0)) AS records, sum(refusals.refused) AS refused
+FROM refusals JOIN inbox USING (topic, partition)
+WHERE topic = ANY($1::text[]) AND refusals.since <= $2 AND $2 < refusals.since + $3::interval
+GROUP BY topic
+
+-- name: forget_refusals
+DELETE FROM refusals WHERE $1::text IS NULL OR topic = $1
+
+-- name: read_topic_identities
+-- With whether anything was read of the topic.
+SELECT topic, topic_id, coalesce(bool_or(inbox.next_offset > 0), false) AS is_read
+FROM topic_identities LEFT JOIN inbox USING (topic)
+GROUP BY topic, topic_id
+
+-- name: remember_topic_identities
+INSERT INTO topic_identities (topic, topic_id)
+SELECT * FROM unnest($1::text[], $2::uuid[])
+ON CONFLICT (topic) DO UPDATE SET topic_id = excluded.topic_id
+
+-- name: forget_topic_identities
+DELETE FROM topic_identities WHERE $1::text IS NULL OR topic = $1

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mappi
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import asyncpg
 import structlog
@@ -27,7 +27,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from shared import logs, tracing
+from shared import breaker, logs, topic_identity, tracing
 from shared.broker import (
     AssignmentWatch,
     create_missing_topics,
@@ -43,6 +43,7 @@ from shared.database import connect_pool
 from shared.effects import Effects, Handler, outbox_channel
 from shared.errors import TruewardError, UsageError
 from shared.inbox import Place
+from shared.instruments import BREAKER_TRIPPED
 from shared.listener import Listener
 from shared.outbox import Relay
 from shared.retries import until_done
@@ -51,6 +52,7 @@ from shared.topics import Service, Topic, read_by
 
 PROBE_SECONDS = 2.0
 CLOSE_SECONDS = 5.0
+T = TypeVar("T")
 Isolation = Literal["read_committed", "repeatable_read", "serializable"]
 log = structlog.get_logger()
 
@@ -185,28 +187,31 @@ class Health:
         """In words, or None when ready; known within ``PROBE_SECONDS``."""
         if self.waiting_for is not None or self.pool is None or self.broker is None:
             return f"waiting for {self.waiting_for}"
-        if not self.watch.assigned:
-            return "waiting for Kafka to assign partitions"
         postgres, kafka = await asyncio.gather(_postgres_obstacle(self.pool), _kafka_obstacle(self.broker))
+        # A breaker that has tripped first: who waits for it for long is taken its partitions away.
+        if postgres is None and kafka is None and not self.watch.assigned:
+            return "waiting for Kafka to assign partitions"
         return postgres or kafka
 
 
 async def _postgres_obstacle(pool: asyncpg.Pool[Any]) -> str | None:
+    """That PostgreSQL does not answer, or what it says: a breaker that has tripped."""
     try:
-        await _within(PROBE_SECONDS, pool.fetchval("SELECT 1"))
+        state = await _within(PROBE_SECONDS, breaker.read_by(pool))
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
         return f"PostgreSQL does not answer: {type(error).__name__}"
-    return None
+    BREAKER_TRIPPED.set(0 if state.reason is None else 1)
+    return state.reason
 
 
-async def _within(seconds: float, work: Coroutine[Any, Any, Any]) -> None:
+async def _within(seconds: float, work: Coroutine[Any, Any, T]) -> T:
     """Await work for that long. Raises ``TimeoutError`` then, without waiting for its end.
 
     Cancelling a query waits for the database that does not answer, so nobody may wait for the cancellation.
     """
     task = asyncio.create_task(work)
     try:
-        await asyncio.wait_for(asyncio.shield(task), seconds)
+        return await asyncio.wait_for(asyncio.shield(task), seconds)
     finally:
         if not task.done():
             task.add_done_callback(lambda done: done.cancelled() or done.exception())
@@ -267,6 +272,8 @@ class Worker:
         self._health.watch.on_change = consumer.assignment_changed
         wake = context.listener.event(outbox_channel(context.service))
         loops = {loop.__name__: loop for loop in self._definition.background}
+        same_topics = partial(self._check_topics, context)
+        await until_done("topics' identities", same_topics)
         failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         broker = await until_done("Kafka", lambda: self._start_consuming(consumer, failed))
         self._health.broker = broker
@@ -277,6 +284,7 @@ class Worker:
                 group.create_task(self._stop_with_the_others(broker, context.pool))
                 aligned = partial(consumer.keep_aligned, self._health.watch.new_assignment)
                 group.create_task(_for_ever("alignment", aligned))
+                group.create_task(_again_and_again("topics' identities", same_topics))
                 group.create_task(_for_ever("relay", lambda: self._relay(context, wake)))
                 for name, loop in loops.items():
                     group.create_task(_for_ever(name, partial(loop, context)))
@@ -325,6 +333,10 @@ class Worker:
         consumer.kafka = subscriber.consumer
         return broker
 
+    async def _check_topics(self, context: Context) -> None:
+        topics = [topic.name for topic in read_by(context.service)]
+        await topic_identity.check(context.pool, context.service, context.settings, topics)
+
     async def _relay(self, context: Context, wake: asyncio.Event) -> None:
         # A new producer at each start: an idempotent one that has failed for good cannot be used again.
         producer = make_producer(context.settings, f"{self._application_name}-relay")
@@ -347,6 +359,13 @@ async def _close(pool: asyncpg.Pool[Any]) -> None:
             await pool.close()
     except TimeoutError:
         log.warning("PostgreSQL's connections cut off, they did not close in time")
+
+
+async def _again_and_again(name: str, look: Callable[[], Awaitable[None]]) -> None:
+    """Look every few seconds. Raises what waiting cannot cure."""
+    while True:
+        await asyncio.sleep(topic_identity.CHECK_SECONDS)
+        await until_done(name, look)
 
 
 async def _for_ever(name: str, loop: Callable[[], Awaitable[None]]) -> None:

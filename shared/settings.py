@@ -57,6 +57,18 @@ class Settings(BaseSettings):
     http_host: str = Field("127.0.0.1", description="Address that HTTP is served on.")
     http_port: int = Field(8080, ge=0, le=65535, description="Port that HTTP is served on.")
     max_batch_records: int = Field(10_000, gt=0, description="Most records in one transaction.")
+    breaker_min_refused: int = Field(
+        100,
+        ge=0,
+        description="Dead letters of a topic, within the window or in one batch, from which on the breaker may "
+        "stop the intake; 0: never.",
+    )
+    breaker_min_share: float = Field(
+        0.5, gt=0, le=1, description="The share of the records that they must be for it to do so."
+    )
+    breaker_window: Duration = Field(
+        timedelta(minutes=10), gt=timedelta(0), description="How long dead letters are counted together."
+    )
     session_timeout_seconds: int = Field(10, gt=0, description="Silence after which Kafka gives a consumer up.")
     graceful_timeout_seconds: int = Field(10, gt=0, description="Time a batch in flight has at a stop.")
     tracing: bool = Field(

@@ -11,7 +11,7 @@ from typing import Literal
 
 from shared.contracts.alerts import AlertTransition
 from shared.contracts.base import Contract
-from shared.contracts.dead_letters import DeadLetter
+from shared.contracts.dead_letters import DeadLetter, DeadLetterReplay
 from shared.contracts.models import ModelVersion, Policy
 from shared.contracts.observations import Label, OpenLineageRunEvent, PipelineRun, Prediction, Tick
 from shared.contracts.retraining import Decision, Job, JobUpdate, RetrainRequest
@@ -156,6 +156,15 @@ DEAD_LETTERS = Topic(
     readers=("operators",),
     partitions=1,
 )
+DEAD_LETTER_REPLAYS = Topic(
+    name="dead-letter-replays",
+    key="letter_id",
+    contract=DeadLetterReplay,
+    summary="A dead letter's record was sent to its topic again.",
+    writers=("operators",),
+    readers=("operators",),
+    partitions=1,
+)
 
 TOPICS: tuple[Topic, ...] = (
     PREDICTIONS,
@@ -170,6 +179,7 @@ TOPICS: tuple[Topic, ...] = (
     RETRAIN_JOBS,
     RETRAIN_JOB_UPDATES,
     DEAD_LETTERS,
+    DEAD_LETTER_REPLAYS,
 )
 
 

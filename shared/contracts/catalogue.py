@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 from shared.contracts.alerts import AlertTransition
 from shared.contracts.base import Contract
-from shared.contracts.dead_letters import DeadLetter
+from shared.contracts.dead_letters import DeadLetter, DeadLetterReplay
 from shared.contracts.models import ModelVersion, Policy
 from shared.contracts.observations import Label, OpenLineageRunEvent, PipelineRun, Prediction, Tick
 from shared.contracts.retraining import Decision, Job, JobUpdate, RetrainRequest
@@ -29,6 +29,7 @@ CATALOGUE: Mapping[str, type[Contract]] = MappingProxyType(
         "retrain-job.v1": Job,
         "retrain-job-update.v1": JobUpdate,
         "dead-letter.v1": DeadLetter,
+        "dead-letter-replay.v1": DeadLetterReplay,
     }
 )
 

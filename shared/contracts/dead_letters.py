@@ -6,7 +6,7 @@ import base64
 from datetime import datetime
 from typing import ClassVar, Literal
 
-from shared.contracts.base import Event, Text, Timestamp
+from shared.contracts.base import Contract, Event, Int64, Text, Timestamp
 
 RefusalReason = Literal[
     "undecodable",  # not JSON, not UTF-8, or empty
@@ -60,3 +60,16 @@ class DeadLetter(Event):
     def original_value(self) -> bytes | None:
         """The record's value, byte for byte."""
         return None if self.value_base64 is None else base64.b64decode(self.value_base64)
+
+
+class DeadLetterReplay(Contract):
+    """A dead letter's record was sent to its topic again, where it now stands at ``partition`` and ``offset``.
+
+    ``letter_id`` is the letter's ``ce_id``. The record carries it too, in its header ``trueward-replay-of``.
+    """
+
+    letter_id: Text
+    topic: Text
+    partition: Int64
+    offset: Int64
+    replayed_at: Timestamp

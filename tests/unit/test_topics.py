@@ -35,7 +35,7 @@ def test_the_registry_lists_every_topic_once() -> None:
     assert len({topic.name for topic in TOPICS}) == len(TOPICS)
 
 
-def test_the_registry_has_the_topics_of_the_design() -> None:
+def test_the_registry_has_the_topics_of_the_design_and_the_replays() -> None:
     assert {topic.name for topic in TOPICS} == {
         "predictions",
         "labels",
@@ -49,6 +49,7 @@ def test_the_registry_has_the_topics_of_the_design() -> None:
         "retrain-jobs",
         "retrain-job-updates",
         "dead-letters",
+        "dead-letter-replays",
     }
 
 

@@ -11,9 +11,11 @@ from typing import Annotated
 
 import typer
 
+from trueward.cli.letters_app import breaker, dead_letters
 from trueward.cli.options import (
     DEFAULT_DATA_DIR,
     AsJson,
+    ConsumerName,
     DataDir,
     GatewayUrl,
     KafkaServers,
@@ -39,6 +41,8 @@ for group, name in (
     (policies, "policy"),
     (job_list, "jobs"),
     (topic_list, "topics"),
+    (dead_letters, "dead-letters"),
+    (breaker, "breaker"),
     (inboxes, "inbox"),
 ):
     app.add_typer(group, name=name)
@@ -52,14 +56,6 @@ class ServiceName(StrEnum):
     alerting = "alerting"
     retrain = "retrain"
     gateway = "gateway"
-
-
-class ConsumerName(StrEnum):
-    """The services that consume topics."""
-
-    metrics = "metrics"
-    alerting = "alerting"
-    retrain = "retrain"
 
 
 class WatchSubject(StrEnum):
@@ -303,6 +299,32 @@ def reset_inbox(
     if not yes:
         typer.confirm(f"Forget how far {service.value} has read {topic or 'every topic'}?", abort=True, err=True)
     operations.reset_inbox(service.value, topic, Connection(data_dir, postgres=postgres), as_json=as_json)
+
+
+@inboxes.command("adopt")
+def adopt_topics(
+    *,
+    service: Annotated[ConsumerName, typer.Option(help="The service.")],
+    topic: Annotated[str | None, typer.Option(help="Only this topic (without prefix); default all.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    postgres: PostgresDsn = None,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    as_json: AsJson = False,
+) -> None:
+    """Take the topics that the broker has now for those that a service has read, though they have new ids.
+
+    Right only where the same records stand at the same offsets, as after Kafka itself was restored from a copy;
+    where they do not, reset.
+    """
+    from trueward.cli import operations
+    from trueward.cli.connection import Connection
+
+    if not yes:
+        question = (
+            f"Are these the records that {service.value} has read, at the same offsets: {topic or 'all topics'}?"
+        )
+        typer.confirm(question, abort=True, err=True)
+    operations.adopt_topics(service.value, topic, Connection(data_dir, postgres=postgres), as_json=as_json)
 
 
 @app.command("migrate")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from itertools import islice
@@ -24,6 +24,8 @@ from trueward.cli.lines import Keyed
 PORTION = 5_000
 """Records in flight at once: enough to fill the producer's batches, few enough to hold in memory."""
 CONNECT_SECONDS = 10
+POLL_MS = 200
+IDLE_MS = 2_000
 
 
 def quiet() -> None:
@@ -129,3 +131,36 @@ async def read(settings: Settings, topics: Collection[Topic], *, from_beginning:
                 yield record
     finally:
         await consumer.stop()
+
+
+async def read_through(settings: Settings, topic: Topic) -> AsyncGenerator[Any]:
+    """The records (aiokafka's) of a topic that are there now, from its beginning."""
+    name = settings.topic_prefix + topic.name
+    partitions = [TopicPartition(name, number) for number in (await existing(settings, [topic]))[topic.name]]
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=settings.kafka_bootstrap_servers,
+        client_id="trueward-cli",
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        isolation_level="read_committed",
+    )
+    try:
+        async with asyncio.timeout(CONNECT_SECONDS):
+            await consumer.start()
+        consumer.assign(partitions)
+        await consumer.seek_to_beginning()
+        ends = await consumer.end_offsets(partitions) if settings.kafka_true_end_offsets else None
+        idle = False
+        while not (idle if ends is None else await _reached(consumer, ends)):
+            found = await consumer.getmany(timeout_ms=IDLE_MS if ends is None else POLL_MS)
+            # A broker whose end offsets cannot be believed has given all when it gives nothing for a while.
+            idle = not found
+            for records in found.values():
+                for record in records:
+                    yield record
+    finally:
+        await consumer.stop()
+
+
+async def _reached(consumer: AIOKafkaConsumer, ends: Mapping[TopicPartition, int]) -> bool:
+    return all([await consumer.position(partition) >= end for partition, end in ends.items()])

@@ -1,24 +1,30 @@
-"""``trueward migrate``, ``topics``, ``inbox`` and ``service``: what operators do to a deployment."""
+"""``trueward migrate``, ``topics``, ``inbox``, ``breaker`` and ``service``: what operators do to a deployment."""
 
 from __future__ import annotations
 
 import asyncio
 import importlib
 import os
+from collections.abc import Coroutine
+from datetime import datetime
+from typing import Any, TypeVar
 
 import asyncpg
 import psycopg
 from aiokafka.errors import KafkaError
 from pydantic import ValidationError
 
-from shared import database, inbox
+from shared import breaker, database, inbox
 from shared.broker import create_missing_topics
 from shared.errors import TruewardError, UsageError
 from shared.topics import FOR_EVER, TOPICS, Service, read_by
 from trueward.cli import broker, output
 from trueward.cli.connection import AwayError, Connection, wrong_setting
+from trueward.cli.output import moment
 
 DAY_MS = 86_400_000
+CONSUMERS: tuple[Service, ...] = ("metrics", "alerting", "retrain")
+T = TypeVar("T")
 
 
 def migrate(connection: Connection, *, as_json: bool) -> None:
@@ -86,17 +92,74 @@ def list_topics(connection: Connection, *, as_json: bool) -> None:
 
 def reset_inbox(service: Service, topic: str | None, connection: Connection, *, as_json: bool) -> None:
     """Forget how far a service has read. Raises ``UsageError`` for a topic that it does not read."""
-    reads = [known.name for known in read_by(service)]
-    if topic is not None and topic not in reads:
-        raise UsageError(f"{service} does not read {topic!r}; it reads {', '.join(reads)}")
-    try:
-        forgotten = asyncio.run(inbox.reset(connection.dsn(), service=service, topic=topic))
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
-        raise AwayError(f"PostgreSQL does not answer as needed: {error or type(error).__name__}") from error
+    _read_by(service, topic)
+    forgotten = _asked(inbox.reset(connection.dsn(), service=service, topic=topic))
     if as_json:
         output.answer({"service": service, "topic": topic, "partitions_forgotten": forgotten})
     else:
         output.say(f"{service} will read {forgotten} partitions from their beginning; start it again")
+
+
+def adopt_topics(service: Service, topic: str | None, connection: Connection, *, as_json: bool) -> None:
+    """Forget the ids of the topics read. Raises ``UsageError`` for a topic that the service does not read."""
+    _read_by(service, topic)
+    adopted = _asked(inbox.adopt(connection.dsn(), service=service, topic=topic))
+    if as_json:
+        output.answer({"service": service, "topic": topic, "topics_adopted": adopted})
+    else:
+        output.say(f"{service} will take {adopted} topics for those that it has read; start it again")
+
+
+def show_breakers(connection: Connection, *, as_json: bool) -> None:
+    """Each service's breaker. Raises ``AwayError`` without a database."""
+    dsn = connection.dsn()
+    states = {service: _asked(breaker.shown(dsn, service=service)) for service in CONSUMERS}
+    if as_json:
+        output.answer({"breakers": [{"service": service, **_known(state)} for service, state in states.items()]})
+        return
+    rows = [
+        [
+            service,
+            "taking in" if state.reason is None else "stopped",
+            "" if state.tripped_at is None else moment(state.tripped_at),
+            state.reason or ("" if state.passes_until is None else f"all pass until {moment(state.passes_until)}"),
+        ]
+        for service, state in states.items()
+    ]
+    output.show(output.table("Breakers", ["service", "intake", "since", "why"], rows))
+
+
+def reset_breaker(service: Service, until: datetime | None, connection: Connection, *, as_json: bool) -> None:
+    """Let a service take records in again. Raises ``AwayError`` without a database."""
+    before = _asked(breaker.reset(connection.dsn(), service=service, passes_until=until))
+    if as_json:
+        passes_until = None if until is None else until.isoformat()
+        output.answer({"service": service, "was": _known(before), "passes_until": passes_until})
+        return
+    was = "had not stopped" if before.reason is None else "takes records in again"
+    output.say(f"{service} {was}" + ("" if until is None else f"; everything passes until {moment(until)}"))
+
+
+def _known(state: breaker.State) -> dict[str, str | None]:
+    return {
+        "reason": state.reason,
+        "tripped_at": None if state.tripped_at is None else state.tripped_at.isoformat(),
+        "passes_until": None if state.passes_until is None else state.passes_until.isoformat(),
+    }
+
+
+def _read_by(service: Service, topic: str | None) -> None:
+    reads = [known.name for known in read_by(service)]
+    if topic is not None and topic not in reads:
+        raise UsageError(f"{service} does not read {topic!r}; it reads {', '.join(reads)}")
+
+
+def _asked(question: Coroutine[Any, Any, T]) -> T:
+    """What the database answers. Raises ``AwayError`` where it does not."""
+    try:
+        return asyncio.run(question)
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+        raise AwayError(f"PostgreSQL does not answer as needed: {error or type(error).__name__}") from error
 
 
 def run_service(service: Service, connection: Connection, given: dict[str, str]) -> None:

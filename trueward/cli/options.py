@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 DEFAULT_DATA_DIR = Path(".data")
+
+
+class ConsumerName(StrEnum):
+    """The services that consume topics."""
+
+    metrics = "metrics"
+    alerting = "alerting"
+    retrain = "retrain"
+
 
 DataDir = Annotated[
     Path,
