@@ -16,7 +16,10 @@ DAY_SECONDS = 86_400
 def parse_duration(value: object) -> object:
     """Read "60s", "5m", "1h" or "1d" as a timedelta; leave anything else to pydantic."""
     match = re.fullmatch(r"\s*(\d+)\s*([smhd])\s*", value) if isinstance(value, str) else None
-    return timedelta(seconds=int(match[1]) * _UNITS[match[2]]) if match else value
+    try:
+        return timedelta(seconds=int(match[1]) * _UNITS[match[2]]) if match else value
+    except OverflowError as error:
+        raise ValueError("must be shorter than three million years") from error
 
 
 def _divides_the_day(interval: timedelta) -> timedelta:

@@ -34,6 +34,12 @@ def test_anything_else_is_no_duration(text: str) -> None:
         Settings(snapshot_interval=text)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("text", ["99999999999d", "9" * 20 + "s"])
+def test_a_duration_that_no_calendar_holds_is_refused_by_name(text: str) -> None:
+    with pytest.raises(ValidationError, match="snapshot_interval\n.*three million years"):
+        Settings(snapshot_interval=text)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("text", ["1s", "12s", "60s", "5m", "1h", "6h", "1d", "86400s", "2d", "30d"])
 def test_an_interval_divides_a_day_or_is_whole_days(text: str) -> None:
     assert Settings(snapshot_interval=text).snapshot_interval == parse_duration(text)  # type: ignore[arg-type]
