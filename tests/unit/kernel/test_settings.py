@@ -36,7 +36,7 @@ def test_anything_else_is_no_duration(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["99999999999d", "9" * 20 + "s"])
 def test_a_duration_that_no_calendar_holds_is_refused_by_name(text: str) -> None:
-    with pytest.raises(ValidationError, match="snapshot_interval\n.*three million years"):
+    with pytest.raises(ValidationError, match=r"snapshot_interval\n.*three million years"):
         Settings(snapshot_interval=text)  # type: ignore[arg-type]
 
 
