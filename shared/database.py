@@ -23,6 +23,7 @@ Connection: TypeAlias = "asyncpg.Connection[Any] | PoolConnectionProxy[Any]"
 LOCK_TIMEOUT = "5s"
 """So that a stopped process, holding locks, holds nobody up for longer."""
 
+_APPLIED = "SELECT migration_id FROM public._yoyo_migration"
 _NAME = re.compile(r"^-- name: (\w+)\s*$", re.MULTILINE)
 
 
@@ -99,6 +100,26 @@ def _session(role: str, application_name: str) -> dict[str, str]:
     }
 
 
+class NotMigratedError(Exception):
+    """The database lacks migrations that this code needs; waiting helps, once somebody applies them."""
+
+
+async def require_migrations(pool: asyncpg.Pool[Any]) -> None:
+    """Raises ``NotMigratedError`` for a database that is older than this code. A newer one is fine."""
+    needed = {file.stem for file in _migrations().glob("*.sql")}
+    try:
+        rows = await pool.fetch(_APPLIED)
+    except (asyncpg.UndefinedTableError, asyncpg.InsufficientPrivilegeError) as error:
+        raise NotMigratedError(f"the database was not migrated for this version: {error}") from error
+    missing = needed - {row["migration_id"] for row in rows}
+    if missing:
+        raise NotMigratedError(f"the database lacks {', '.join(sorted(missing))}")
+
+
+def _migrations() -> Path:
+    return Path(str(resources.files("deploy").joinpath("migrations")))
+
+
 def migrate(dsn: str) -> int:
     """Apply what is missing of deploy/migrations; two callers at once take turns. Returns how many.
 
@@ -107,7 +128,7 @@ def migrate(dsn: str) -> int:
     scheme, found, rest = dsn.partition("://")
     if not found or scheme not in ("postgres", "postgresql"):
         raise TruewardError("the PostgreSQL address must begin with postgresql://")
-    folder = Path(str(resources.files("deploy").joinpath("migrations")))
+    folder = _migrations()
     try:
         with psycopg.connect(dsn) as turn:
             # The library's own lock is a row, which outlives a process that is killed while it holds it.

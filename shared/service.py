@@ -39,7 +39,7 @@ from shared.broker import (
 )
 from shared.clock import Clock, WallClock
 from shared.consumer import Consumer
-from shared.database import connect_pool
+from shared.database import connect_pool, require_migrations
 from shared.effects import Effects, Handler, outbox_channel
 from shared.errors import TruewardError, UsageError
 from shared.inbox import Place
@@ -52,6 +52,7 @@ from shared.topics import Service, Topic, read_by
 
 PROBE_SECONDS = 2.0
 CLOSE_SECONDS = 5.0
+MIGRATIONS = "the database to be migrated: run `trueward migrate`"
 T = TypeVar("T")
 Isolation = Literal["read_committed", "repeatable_read", "serializable"]
 log = structlog.get_logger()
@@ -237,10 +238,10 @@ class Worker:
         """Start everything in order, waiting for what is away, and keep it running."""
         name, settings, health = self._definition.name, self._settings, self._health
         dsn = settings.postgres_dsn.get_secret_value()
-        pool = await until_done(
-            "PostgreSQL", lambda: connect_pool(dsn, role=name, application_name=self._application_name)
-        )
+        pool = await until_done("PostgreSQL", self._connect)
         try:
+            health.waiting_for = MIGRATIONS
+            await until_done("migrations", lambda: require_migrations(pool))
             health.pool = pool
             health.waiting_for = "Kafka"
             if settings.create_topics:
@@ -258,6 +259,19 @@ class Worker:
         finally:
             health.waiting_for = "stop"
             await _close(pool)
+
+    async def _connect(self) -> asyncpg.Pool[Any]:
+        self._health.waiting_for = "PostgreSQL"
+        try:
+            return await connect_pool(
+                self._settings.postgres_dsn.get_secret_value(),
+                role=self._definition.name,
+                application_name=self._application_name,
+            )
+        except asyncpg.InvalidParameterValueError:
+            # There is no such role yet: the first migration makes it.
+            self._health.waiting_for = MIGRATIONS
+            raise
 
     async def _run_parts(self, context: Context) -> None:
         handler = self._definition.handler_for(context)

@@ -7,6 +7,7 @@ request is written here, by KIP-516 and Kafka's own ``MetadataRequest.json`` and
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ QUERIES = Queries.load("shared", "kernel.sql")
 CHECK_SECONDS = 10.0
 """Between two looks while a service runs. What was read of a new log meanwhile is read again after the reset, and
 is a repeat by the contracts' own rules."""
+ANSWER_SECONDS = 5
 NO_ID = uuid.UUID(int=0)
 METADATA, WITH_TOPIC_IDS = 3, 10
 """The request's key, and its first version that tells topics' ids (Kafka 2.8)."""
@@ -130,8 +132,20 @@ async def topic_ids(settings: Settings, topics: Collection[str]) -> dict[str, uu
 
     Raises aiokafka's errors when the broker is away.
     """
+    asking = asyncio.create_task(_ask(settings, topics))
+    try:
+        return await asyncio.shield(asking)
+    except asyncio.CancelledError:
+        # A connection that is cut off while aiokafka makes it would never be closed.
+        await asyncio.wait([asking], timeout=ANSWER_SECONDS)
+        raise
+
+
+async def _ask(settings: Settings, topics: Collection[str]) -> dict[str, uuid.UUID]:
     client = AIOKafkaClient(
-        bootstrap_servers=settings.kafka_bootstrap_servers, client_id="trueward-topic-identities"
+        bootstrap_servers=settings.kafka_bootstrap_servers,
+        client_id="trueward-topic-identities",
+        request_timeout_ms=ANSWER_SECONDS * 1000,
     )
     try:
         await client.bootstrap()

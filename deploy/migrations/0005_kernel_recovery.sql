@@ -36,6 +36,8 @@ BEGIN
             COMMENT ON TABLE %1$I.topic_identities IS
                 'The id that Kafka gave the topic which the inbox has read: a topic made anew has another.';
 
+            -- So that a service that is started before its migrations can tell, and wait.
+            GRANT SELECT ON public._yoyo_migration TO %2$I;
             GRANT SELECT, UPDATE ON %1$I.breaker TO %2$I;
             GRANT SELECT, INSERT, UPDATE, DELETE ON %1$I.refusals, %1$I.topic_identities TO %2$I;
         $sql$, service, 'trueward_' || service);

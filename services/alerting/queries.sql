@@ -9,7 +9,7 @@ ON CONFLICT (model) DO NOTHING
 
 -- name: lock_models
 -- The alerts of the models as they stand, locked until the transaction ends.
-SELECT model, snapshot_sequence, alert_sequence, standing
+SELECT model, snapshot_sequence, as_of, alert_sequence, standing
 FROM alerting.models
 WHERE model = ANY ($1::text[])
 ORDER BY model

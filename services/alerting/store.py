@@ -26,6 +26,7 @@ class PostgresStore:
         return {
             row["model"]: ModelAlerts(
                 snapshot_sequence=row["snapshot_sequence"],
+                as_of=row["as_of"],
                 alert_sequence=row["alert_sequence"],
                 standing=standing_from(row["standing"]),
             )

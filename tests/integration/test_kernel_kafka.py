@@ -358,9 +358,15 @@ async def test_what_an_aborted_transaction_wrote_never_happened(world: World) ->
 
 
 @pytest.mark.needs_end_offsets
-async def test_a_topic_made_anew_is_refused_until_the_inbox_is_reset(
-    world: World, producer: AIOKafkaProducer
+async def test_a_topic_made_anew_is_refused_by_its_end_where_the_broker_tells_no_ids(
+    world: World, producer: AIOKafkaProducer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """With ids: test_kernel_topics_anew.py."""
+
+    async def no_ids(*_arguments: object) -> dict[str, Any]:
+        return {}
+
+    monkeypatch.setattr("shared.topic_identity.topic_ids", no_ids)
     await publish(producer, world.topic, range(100), partition=0)
     async with running(world.settings):
         await taken_all(world.dsn, range(100))
