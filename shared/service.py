@@ -354,8 +354,9 @@ class Worker:
     async def _relay(self, context: Context, wake: asyncio.Event) -> None:
         # A new producer at each start: an idempotent one that has failed for good cannot be used again.
         producer = make_producer(context.settings, f"{self._application_name}-relay")
-        await producer.start()
         try:
+            # A start that is cancelled must be stopped as well.
+            await producer.start()
             send = sender(producer, context.settings.topic_prefix)
             await Relay(context.pool, send, wake, holder=self._relay_name).run()
         finally:

@@ -12,6 +12,7 @@ from prometheus_client import Counter
 
 from services.alerting.domain.judgement import (
     AlertChanged,
+    Conflict,
     Judged,
     JudgedModel,
     Judgement,
@@ -88,22 +89,25 @@ def alerting_handler(store: Store) -> Handler:
     """The handler of the topic ``snapshots``."""
 
     async def handle(records: Sequence[Record], effects: Effects) -> None:
-        snapshots = accepted(records, effects)
-        if not snapshots:
+        received = accepted(records, effects)
+        if not received:
             return
+        snapshots = [snapshot for _, snapshot in received]
         models = sorted({snapshot.model for snapshot in snapshots})
         decided = decide(await store.lock(effects.connection, models), snapshots)
         await store.save(effects.connection, decided.models.values())
         await store.append(effects.connection, decided.transitions)
         for transition in decided.transitions:
             effects.emit(ALERTS, transition, key=transition.model)
-        for snapshot, judgement in decided.judgements:
+        for (record, _), (snapshot, judgement) in zip(received, decided.judgements, strict=True):
+            if isinstance(judgement, Conflict):
+                effects.refuse(record, Refusal("conflict", "sequence", judgement.reason))
             effects.after_commit(partial(_tell, snapshot, judgement))
 
     return handle
 
 
-def accepted(records: Iterable[Record], effects: Effects) -> list[Snapshot]:
+def accepted(records: Iterable[Record], effects: Effects) -> list[tuple[Record, Snapshot]]:
     """The snapshots among the records, in their order; what is none goes to the dead letters."""
     snapshots = []
     for record in records:
@@ -112,7 +116,7 @@ def accepted(records: Iterable[Record], effects: Effects) -> list[Snapshot]:
                 effects.refuse(record, refusal)
             case snapshot:
                 effects.count(UNKNOWN_FIELDS_TOTAL, len(unknown_fields(snapshot)), topic=record.topic)
-                snapshots.append(snapshot)
+                snapshots.append((record, snapshot))
     return snapshots
 
 
@@ -124,7 +128,7 @@ def decide(before: Mapping[str, ModelAlerts], snapshots: Iterable[Snapshot]) -> 
         alerts = before[snapshot.model] if last is None else last.alerts
         judgement = judge(policy_of(snapshot.policy), alerts, snapshot_of(snapshot))
         decided.judgements.append((snapshot, judgement))
-        if isinstance(judgement, Repeat):
+        if not isinstance(judgement, Judged):
             continue
         decided.models[snapshot.model] = JudgedModel(
             model=snapshot.model,
@@ -146,6 +150,9 @@ def _tell(snapshot: Snapshot, judgement: Judgement) -> None:
         case Repeat():
             SNAPSHOTS_TOTAL.labels(outcome="repeat").inc()
             log.info("snapshot dropped", model=snapshot.model, reason=judgement.reason)
+        case Conflict():
+            SNAPSHOTS_TOTAL.labels(outcome="conflict").inc()
+            log.error("snapshot refused", model=snapshot.model, reason=judgement.reason)
         case Judged():
             SNAPSHOTS_TOTAL.labels(outcome="judged").inc()
             if judgement.missing:

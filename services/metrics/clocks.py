@@ -24,6 +24,7 @@ from services.metrics.domain.clock import (
 from services.metrics.handlers import CLOCK_CHANNEL
 from services.metrics.instruments import LAST_AS_OF_SECONDS, SNAPSHOTS_TOTAL
 from services.metrics.intake import CLOCK_TOPICS, microseconds
+from services.metrics.resuming import take_back
 from services.metrics.store import QUERIES
 from shared.database import Connection
 from shared.errors import UsageError
@@ -74,6 +75,7 @@ async def run_clock(context: Context) -> None:
     async with context.pool.acquire() as connection:
         await prepare_clock(connection, context.settings)
     if context.settings.clock == "wall":
+        await until_done("published snapshots", partial(take_back, context))
         await _run_wall(context)
     else:
         await _run_event(context)

@@ -312,3 +312,20 @@ FROM unnest($1::text[], $2::bigint[], $3::text[], $4::timestamptz[], $5::text[])
 ON CONFLICT (model) DO UPDATE
 SET sequence = excluded.sequence, snapshot_id = excluded.snapshot_id, as_of = excluded.as_of,
     figures = excluded.figures
+
+-- name: read_last_as_of
+SELECT last_as_of FROM clock
+
+-- name: read_latest_sequences
+SELECT model, sequence FROM latest_figures
+
+-- name: resume_sequences
+-- The next snapshot has the next number. Its figures for other windows are known again with it.
+INSERT INTO latest_figures (model, sequence, snapshot_id, as_of, figures)
+SELECT model, sequence, snapshot_id, as_of, '[]'::jsonb
+FROM unnest($1::text[], $2::bigint[], $3::text[], $4::timestamptz[]) AS newest (model, sequence, snapshot_id, as_of)
+ON CONFLICT (model) DO UPDATE
+SET sequence = excluded.sequence, snapshot_id = excluded.snapshot_id, as_of = excluded.as_of
+
+-- name: resume_clock
+UPDATE clock SET last_as_of = greatest(coalesce(last_as_of, $1), $1)

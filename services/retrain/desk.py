@@ -53,8 +53,7 @@ class Desk:
         """Do what an event asks for; returns why it cannot be accepted, where it cannot."""
         match event:
             case Snapshot():
-                self._take_snapshot(event)
-                return None
+                return self._take_snapshot(event)
             case AlertTransition():
                 return self._take_alert(event)
             case RetrainRequest():
@@ -74,17 +73,24 @@ class Desk:
                 expired += 1
         return expired
 
-    def _take_snapshot(self, snapshot: Snapshot) -> None:
+    def _take_snapshot(self, snapshot: Snapshot) -> Refusal | None:
         book = self._ledger.models[snapshot.model]
         if snapshot.sequence <= book.snapshot_sequence:
+            if book.as_of is not None and snapshot.as_of > book.as_of:
+                detail = (
+                    f"snapshot {snapshot.sequence} is later than {book.snapshot_sequence}, the last one taken, of "
+                    f"{book.as_of.isoformat()}: was the metrics service's database restored?"
+                )
+                return Refusal("conflict", "sequence", detail)
             log.info("snapshot dropped: not above the last", model=book.model, sequence=snapshot.sequence)
-            return
+            return None
         book.snapshot_sequence, book.as_of, book.snapshot = snapshot.sequence, snapshot.as_of, snapshot
         book.has_new_snapshot = True
         for job_id in list(book.awaiting_aftermath):
             self._assess(book, self._ledger.jobs[job_id], snapshot)
         decision = self._decide(book, snapshot, BySnapshot(snapshot.policy.mode))
         book.latest_decision_id = decision.decision_id
+        return None
 
     def _take_alert(self, alert: AlertTransition) -> Refusal | None:
         book = self._ledger.models[alert.model]

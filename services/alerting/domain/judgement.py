@@ -68,10 +68,12 @@ class StandingAlert:
 class ModelAlerts:
     """A model's alerts after the snapshot with ``snapshot_sequence`` (0: none was judged yet).
 
-    ``alert_sequence`` is the number of the model's newest transition; ``standing`` is in rule order.
+    ``as_of`` is that snapshot's, ``alert_sequence`` the number of the model's newest transition; ``standing`` is
+    in rule order.
     """
 
     snapshot_sequence: int = 0
+    as_of: datetime | None = None
     alert_sequence: int = 0
     standing: tuple[StandingAlert, ...] = ()
 
@@ -152,7 +154,14 @@ class Repeat:
     reason: str
 
 
-Judgement: TypeAlias = Judged | Repeat
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conflict:
+    """The snapshot is new by its time and old by its number: whoever numbers them has lost what it published."""
+
+    reason: str
+
+
+Judgement: TypeAlias = Judged | Repeat | Conflict
 
 
 def judge(policy: AlertPolicy, before: ModelAlerts, snapshot: Snapshot) -> Judgement:
@@ -162,6 +171,11 @@ def judge(policy: AlertPolicy, before: ModelAlerts, snapshot: Snapshot) -> Judge
     one transition, in rule order, then at most one change of the model's state.
     """
     if snapshot.sequence <= before.snapshot_sequence:
+        if before.as_of is not None and snapshot.as_of > before.as_of:
+            return Conflict(
+                reason=f"snapshot {snapshot.sequence} is later than {before.snapshot_sequence}, the last one "
+                f"judged, of {before.as_of.isoformat()}: was the metrics service's database restored?"
+            )
         return Repeat(
             reason=f"snapshot {snapshot.sequence} is not above {before.snapshot_sequence}, the last one judged"
         )
@@ -172,6 +186,7 @@ def judge(policy: AlertPolicy, before: ModelAlerts, snapshot: Snapshot) -> Judge
     transitions = tuple(_transitions(before, standing, state, evaluations))
     after = ModelAlerts(
         snapshot_sequence=snapshot.sequence,
+        as_of=snapshot.as_of,
         alert_sequence=before.alert_sequence + len(transitions),
         standing=standing,
     )

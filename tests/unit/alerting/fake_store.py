@@ -32,11 +32,12 @@ class FakeStore:
             self.documents[place] = each.known()
 
     def read(self, models: Collection[str]) -> dict[str, ModelAlerts]:
-        new = {"snapshot_sequence": 0, "alert_sequence": 0, "standing": "{}"}
+        new = {"snapshot_sequence": 0, "as_of": None, "alert_sequence": 0, "standing": "{}"}
         rows = {model: self.rows.setdefault(model, dict(new)) for model in models}
         return {
             model: ModelAlerts(
                 snapshot_sequence=row["snapshot_sequence"],
+                as_of=row["as_of"],
                 alert_sequence=row["alert_sequence"],
                 standing=standing_from(json.loads(row["standing"])),
             )

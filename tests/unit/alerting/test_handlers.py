@@ -74,6 +74,16 @@ async def test_what_cannot_be_decoded_becomes_a_dead_letter_and_the_rest_is_judg
     assert [event.transition for topic, _, event in emitted if topic == "alerts"] == ["opened", "state_changed"]
 
 
+async def test_a_later_snapshot_under_an_old_number_becomes_a_dead_letter() -> None:
+    feed, store = Feed(), FakeStore()
+    await take(store, [feed.record(SNAPSHOTS, make_snapshot(3))])
+    numbered_anew = make_snapshot(4, accuracy=0.1).model_copy(update={"sequence": 1})
+    emitted = await take(store, [feed.record(SNAPSHOTS, numbered_anew), feed.record(SNAPSHOTS, make_snapshot(3))])
+    assert [(topic, event.offset, event.reason, event.field) for topic, _, event in emitted] == [
+        ("dead-letters", 1, "conflict", "sequence")
+    ]
+
+
 async def test_a_batch_of_nothing_but_garbage_touches_no_model() -> None:
     store = FakeStore()
     emitted = await take(store, [Feed().record(SNAPSHOTS, b"{")])

@@ -6,7 +6,15 @@ from typing import Any
 
 import pytest
 
-from services.alerting.domain.judgement import AlertChanged, Judged, ModelAlerts, Repeat, StateChanged, judge
+from services.alerting.domain.judgement import (
+    AlertChanged,
+    Conflict,
+    Judged,
+    ModelAlerts,
+    Repeat,
+    StateChanged,
+    judge,
+)
 from services.alerting.domain.rules import InsufficientData
 from services.alerting.handlers import decide, policy_of, snapshot_of
 from shared.contracts.models import Rules
@@ -130,6 +138,16 @@ def test_a_repeat_says_so() -> None:
     snapshot = make_snapshot(3, accuracy=0.1)
     assert judge(policy_of(snapshot.policy), before, snapshot_of(snapshot)) == Repeat(
         reason="snapshot 3 is not above 3, the last one judged"
+    )
+
+
+def test_a_later_snapshot_under_an_old_number_is_no_repeat() -> None:
+    """Else a service that numbers anew, from a restored database, would go unheard until it has caught up."""
+    before = judged(NEW, 3).state
+    snapshot = make_snapshot(4, accuracy=0.1).model_copy(update={"sequence": 2})
+    assert judge(policy_of(snapshot.policy), before, snapshot_of(snapshot)) == Conflict(
+        reason="snapshot 2 is later than 3, the last one judged, of 2026-01-01T00:03:00+00:00: "
+        "was the metrics service's database restored?"
     )
 
 

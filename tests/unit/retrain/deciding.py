@@ -36,6 +36,15 @@ class Decisions:
         assert told.jobs == []
         assert told.letters == []
 
+    async def test_a_later_snapshot_under_an_old_number_is_a_conflict(self, retrain: Retrain) -> None:
+        """The metrics service numbers anew: its database was restored."""
+        await retrain.take(make_snapshot(3))
+        told = await retrain.take(make_snapshot(2, at=make_snapshot(4).as_of))
+        assert told.decisions == []
+        assert [(letter.reason, letter.field) for letter in told.letters] == [("conflict", "sequence")]
+        told = await retrain.take(make_snapshot(2), make_snapshot(3))
+        assert (told.decisions, told.letters) == ([], [])
+
     async def test_a_gap_in_the_sequence_is_no_obstacle(self, retrain: Retrain) -> None:
         told = await retrain.take(make_snapshot(5), make_snapshot(9))
 

@@ -112,7 +112,8 @@ def test_batching_changes_nothing(events: list[Contract], data: st.DataObject) -
 @given(st.lists(EVENTS.filter(lambda event: not isinstance(event, JobUpdate)), max_size=20), st.data())
 def test_what_comes_again_later_changes_nothing(events: list[Contract], data: st.DataObject) -> None:
     """Snapshots and requests that were decided on, however much later and however often they come again."""
-    events = [make_snapshot(1, model="a"), make_snapshot(1, model="b"), *events]
+    first = EPOCH + 6 * HOUR
+    events = [make_snapshot(1, model="a", at=first), make_snapshot(1, model="b", at=first), *events]
     once, kept = run([events])
     again = data.draw(st.lists(st.sampled_from(events), max_size=10))
 
