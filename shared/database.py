@@ -23,7 +23,6 @@ Connection: TypeAlias = "asyncpg.Connection[Any] | PoolConnectionProxy[Any]"
 LOCK_TIMEOUT = "5s"
 """So that a stopped process, holding locks, holds nobody up for longer."""
 
-_APPLIED = "SELECT migration_id FROM public._yoyo_migration"
 _NAME = re.compile(r"^-- name: (\w+)\s*$", re.MULTILINE)
 
 
@@ -108,7 +107,7 @@ async def require_migrations(pool: asyncpg.Pool[Any]) -> None:
     """Raises ``NotMigratedError`` for a database that is older than this code. A newer one is fine."""
     needed = {file.stem for file in _migrations().glob("*.sql")}
     try:
-        rows = await pool.fetch(_APPLIED)
+        rows = await pool.fetch(Queries.load("shared", "kernel.sql").read_migrations)
     except (asyncpg.UndefinedTableError, asyncpg.InsufficientPrivilegeError) as error:
         raise NotMigratedError(f"the database was not migrated for this version: {error}") from error
     missing = needed - {row["migration_id"] for row in rows}

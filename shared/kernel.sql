@@ -115,3 +115,6 @@ ON CONFLICT (topic) DO UPDATE SET topic_id = excluded.topic_id
 
 -- name: forget_topic_identities
 DELETE FROM topic_identities WHERE $1::text IS NULL OR topic = $1
+
+-- name: read_migrations
+SELECT migration_id FROM public._yoyo_migration

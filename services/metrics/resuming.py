@@ -85,24 +85,23 @@ def _columns(snapshots: Sequence[Snapshot]) -> list[list[Any]]:
 
 async def _published(settings: Settings, since: datetime | None) -> AsyncGenerator[list[Snapshot]]:
     """What the topic has that was appended since a moment, or all of it; a model's snapshots in their order."""
+    # Without a group it has every partition.
     reader = AIOKafkaConsumer(
+        settings.topic_prefix + SNAPSHOTS.name,
         bootstrap_servers=settings.kafka_bootstrap_servers,
         client_id="trueward-metrics-resuming",
         enable_auto_commit=False,
         auto_offset_reset="earliest",
     )
-    await reader.start()
     try:
-        name = settings.topic_prefix + SNAPSHOTS.name
-        await reader.topics()
-        partitions = [TopicPartition(name, number) for number in reader.partitions_for_topic(name) or ()]
-        reader.assign(partitions)
+        await reader.start()
+        partitions = sorted(reader.assignment())
         await reader.seek_to_beginning()
         ends = await reader.end_offsets(partitions) if settings.kafka_true_end_offsets else None
         if ends is not None and since is not None:
             await _seek(reader, since, ends)
         silent = False
-        while partitions and not (silent if ends is None else await _reached(reader, ends)):
+        while not (silent if ends is None else await _reached(reader, ends)):
             wait_ms = SILENCE_MS if ends is None else POLL_MS
             found = await reader.getmany(timeout_ms=wait_ms, max_records=MOST_AT_ONCE)
             silent = not found

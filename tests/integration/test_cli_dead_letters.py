@@ -198,3 +198,11 @@ async def test_a_breaker_is_shown_and_reset(trueward: Callable[..., Any], settin
     assert "is no time to let pass" in await trueward(
         "breaker", "reset", "--service", "metrics", "--let-pass", "soon", code=2
     )
+
+
+@pytest.mark.usefixtures("settings")
+async def test_topics_are_adopted(trueward: Callable[..., Any]) -> None:
+    answer = await trueward("inbox", "adopt", "--service", "retrain", "--yes", "--json")
+    assert answer == {"service": "retrain", "topic": None, "topics_adopted": 0}
+    said = await trueward("inbox", "adopt", "--service", "retrain", "--topic", "labels", "--yes", code=2)
+    assert said.startswith("trueward: retrain does not read 'labels'; it reads snapshots")
