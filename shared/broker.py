@@ -86,8 +86,8 @@ async def holding_records(
         auto_offset_reset="earliest",
         fetch_max_wait_ms=EVENT_CLOCK_FETCH_WAIT_MS,
     )
-    await reader.start()
     try:
+        await reader.start()
         reader.assign(list(spans))
         for partition, (since, _) in spans.items():
             reader.seek(partition, since)
