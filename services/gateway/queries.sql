@@ -2,7 +2,8 @@
 -- one moment. Documents leave as text: they are read by their contracts.
 
 -- name: ping
-SELECT 1
+-- Names what it reads of every service, so that a database that is not migrated is told from one that is.
+SELECT 1 FROM metrics.published_inbox, alerting.published_inbox, retrain.published_inbox LIMIT 0
 
 -- name: monitoring
 -- $1 model, $2 version ('' for all together, null for the default), $3 segment ('' for everything), $4 window or null.

@@ -67,10 +67,11 @@ def test_a_database_that_is_not_migrated_is_said(start: Start, postgres_server: 
         "service", "gateway", "--http-port", str(port), "--postgres", postgres_server, "--kafka", NOBODY
     )
     gateway.wait_until_answers(url)
-    answer = get(f"{url}/api/v1/models")
-    assert answer.status_code == 503
-    assert answer.json()["type"] == "urn:trueward:problem:database-not-migrated"
-    assert "trueward migrate" in answer.json()["detail"]
+    for path in ("/api/v1/models", "/health/ready"):
+        answer = get(f"{url}{path}")
+        assert answer.status_code == 503
+        assert answer.json()["type"] == "urn:trueward:problem:database-not-migrated"
+        assert "trueward migrate" in answer.json()["detail"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
