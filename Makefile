@@ -34,8 +34,10 @@ lint: install
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 
+# The generated references, then the site: site/html/index.html, to be read without a network.
 docs: install
 	$(BIN)/python -m deploy.docs
+	$(BIN)/sphinx-build -M html docs site --quiet --fail-on-warning --keep-going --fresh-env
 
 # The services without the demo: broker, PostgreSQL and all four, until Ctrl-C.
 up: install
@@ -46,4 +48,4 @@ bench: install
 
 # What was installed, fetched and kept by runs; not what is in version control.
 clean:
-	rm -rf $(VENV) .data deploy/local/kafka/target .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .data site deploy/local/kafka/target .pytest_cache .mypy_cache .ruff_cache .hypothesis

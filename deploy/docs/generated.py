@@ -11,6 +11,8 @@ import yaml
 from deploy.docs.asyncapi import asyncapi_document
 from deploy.docs.compatibility import breaking_changes
 from deploy.docs.configuration import configuration_page
+from deploy.docs.events import events_page
+from deploy.docs.http import http_page
 from deploy.docs.schemas import as_text, schema_documents
 from deploy.docs.tables import contracts_page, topics_page
 
@@ -38,6 +40,8 @@ def documents() -> dict[str, str]:
     pages = {
         "asyncapi.yaml": HEADER + asyncapi,
         "configuration.md": configuration_page(),
+        "events.md": events_page(),
+        "http.md": http_page(),
         "topics.md": topics_page(),
         f"{CONTRACTS}/README.md": contracts_page(),
         **{f"{CONTRACTS}/{name}": as_text(schema) for name, schema in schema_documents().items()},
