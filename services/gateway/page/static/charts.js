@@ -80,13 +80,18 @@ function axis(colour, more) {
   };
 }
 
+// A single moment stands in the middle of an hour: of itself it would be stretched over years.
+function span(plot, from, to) {
+  return from !== null && from === to ? [from - 1800, to + 1800] : [from, to];
+}
+
 function frame(colour, series, more) {
   return {
     padding: [12, 14, 0, 0],
     legend: { show: false },
     cursor: { sync: { key: SYNC }, y: false, drag: { x: false, y: false }, points: { size: 7 } },
     axes: [axis(colour, { space: 90, size: 26, values: times }), axis(colour, { size: 52, values: more.values })],
-    scales: { x: { time: true }, y: { range: more.range } },
+    scales: { x: { time: true, range: span }, y: { range: more.range } },
     series: [{}, ...series],
     ...more.options,
   };
