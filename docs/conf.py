@@ -28,6 +28,8 @@ html_title = "Trueward"
 html_show_sphinx = False
 html_show_copyright = False
 html_copy_source = False
+# Summaries of what was found would be fetched, which a browser refuses to pages that are read from a disk.
+html_show_search_summary = False
 html_theme_options = {"footer_icons": []}
 
 

@@ -87,7 +87,8 @@ function span(plot, from, to) {
 
 function frame(colour, series, more) {
   return {
-    padding: [12, 14, 0, 0],
+    // To the right, room for half of a time that stands at the edge.
+    padding: [12, 28, 0, 0],
     legend: { show: false },
     cursor: { sync: { key: SYNC }, y: false, drag: { x: false, y: false }, points: { size: 7 } },
     axes: [axis(colour, { space: 90, size: 26, values: times }), axis(colour, { size: 52, values: more.values })],
