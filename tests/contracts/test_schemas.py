@@ -47,7 +47,7 @@ def test_stale_names_what_is_missing_different_or_orphaned(tmp_path: Path) -> No
     (tmp_path / "contracts" / "gone.v1.schema.json").write_text("{}", encoding="utf-8")
     (tmp_path / "topics.md").write_text("# Topics\n", encoding="utf-8")
     (tmp_path / "asyncapi.yaml").unlink()
-    assert len(written) == len(SCHEMAS) + 4
+    assert len(written) == len(SCHEMAS) + 6
     assert stale(tmp_path) == ["asyncapi.yaml", "topics.md", "contracts/gone.v1.schema.json"]
 
 
