@@ -12,7 +12,7 @@ import sys
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -76,7 +76,18 @@ class World:
     bootstrap_servers: str
     prefix: str
     idempotent: bool
+    endpoints: Path
     numbers: dict[str, int] = field(default_factory=dict)
+
+    @contextmanager
+    def stopped(self, service: str) -> Iterator[None]:
+        """A service's process stands still for as long as this lasts."""
+        process = json.loads(self.endpoints.read_text(encoding="utf-8"))["processes"][service]
+        os.kill(process, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(process, signal.SIGCONT)
 
     async def publish(self, *events: tuple[str, str, Any]) -> None:
         """Send (topic, key, contract) to the input topics, acknowledged."""
@@ -178,7 +189,9 @@ def world(kafka_broker: Broker, postgres_server: str, tmp_path_factory: pytest.T
     try:
         environment = kafka_broker.service_environment()
         idempotent = environment.get("TRUEWARD_KAFKA_IDEMPOTENT_PRODUCER", "true").lower() == "true"
-        found = World(_url(up, data / "endpoints.json", log), kafka_broker.bootstrap_servers, prefix, idempotent)
+        endpoints = data / "endpoints.json"
+        url = _url(up, endpoints, log)
+        found = World(url, kafka_broker.bootstrap_servers, prefix, idempotent, endpoints)
         asyncio.run(populate(found))
         yield found
     finally:

@@ -164,6 +164,18 @@ async def test_a_lost_stream_is_said_and_comes_back(world: World, opened: Opened
     await expect(banner).to_be_hidden()
 
 
+async def test_snapshots_that_do_not_come_are_said(world: World, opened: Opened) -> None:
+    page = await (await opened()).open(world.url)
+    await is_good(page, world)
+    banner = page.locator("#banner")
+    await expect(banner).to_be_hidden()
+    with world.stopped("metrics"):
+        await expect(banner).to_contain_text("No snapshot since", timeout=PATIENCE_MS)
+        await expect(banner).to_contain_text("Is the metrics service running")
+        assert await faults(page) == []
+    await expect(banner).to_be_hidden(timeout=PATIENCE_MS)
+
+
 async def test_errors_say_what_to_do(world: World, opened: Opened) -> None:
     window = await opened(provokes="Failed to load resource")
     page = await window.open(f"{world.url}/?model=nobody-knows-it")

@@ -5,6 +5,7 @@ import { keepTime } from "/page/format.js";
 import { Live } from "/page/live.js";
 import { ModelView } from "/page/model.js";
 import { OverviewView } from "/page/overview.js";
+import { Silence } from "/page/silence.js";
 
 const main = document.getElementById("main");
 const place = document.getElementById("place");
@@ -19,17 +20,30 @@ const STATES = {
 };
 
 let view = null;
+let silent = "";
 
 function show(state) {
   if (pill.dataset.live === state) return;
-  const [words, text] = STATES[state];
   pill.dataset.live = state;
-  document.getElementById("live-words").textContent = words;
+  document.getElementById("live-words").textContent = STATES[state][0];
+  warn();
+}
+
+function warn() {
+  const text = STATES[pill.dataset.live]?.[1] || silent;
+  if (banner.textContent === text && banner.hidden === !text) return;
   banner.hidden = !text;
   banner.textContent = text;
 }
 
-const live = new Live((kind, data) => view?.heard(kind, data), show);
+const silence = new Silence((text) => {
+  silent = text;
+  warn();
+});
+const live = new Live((kind, data) => {
+  silence.heard(kind, data);
+  view?.heard(kind, data);
+}, show);
 
 function parameters() {
   return Object.fromEntries(new URLSearchParams(location.search));
