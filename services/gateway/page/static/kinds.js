@@ -13,6 +13,19 @@ const accuracy = (metrics, limits) => ({ name: "Accuracy", value: percent(metric
   limit: has(limits.accuracy_below) && `≥ ${percent(limits.accuracy_below, 0)}`, broken: above(limits.accuracy_below, metrics.accuracy) });
 const brier = (metrics, limit, under) => ({ name: "Brier score", value: figure(metrics.brier_score), under, limit: has(limit) && `≤ ${figure(limit, 2)}`, broken: above(metrics.brier_score, limit) });
 
+// Whether the rules of quality have what they need: enough evaluated, and for MAE a baseline.
+export function judgeable(metrics, limits) {
+  if (!has(metrics.evaluated_predictions) || metrics.evaluated_predictions < (limits.min_evaluated ?? 0)) return false;
+  return metrics.kind !== "regression" || !has(limits.mae_above_ratio) || has(limits.mae_baseline) || (metrics.baseline_evaluated_predictions ?? 0) >= limits.min_evaluated;
+}
+
+// What is still missing for a judgement.
+export function missing(metrics, limits) {
+  const needed = count(limits.min_evaluated);
+  if ((metrics.evaluated_predictions ?? 0) >= limits.min_evaluated) return `${count(metrics.baseline_evaluated_predictions ?? 0)} evaluated before the window, ${needed} needed for a baseline`;
+  return `${count(metrics.evaluated_predictions ?? 0)} evaluated, ${needed} needed`;
+}
+
 // How far predictions lie from what happened, on the whole.
 export function leaning(bias) {
   if (!has(bias)) return "unknown";

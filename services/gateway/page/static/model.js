@@ -4,7 +4,7 @@ import { get } from "/page/api.js";
 import { Charts, overTime, reliability } from "/page/charts.js";
 import { h, replace, say } from "/page/dom.js";
 import { actionName, alertName, amount, count, duration, figure, listed, percent, time, triggerName, UNKNOWN, utc, when, words } from "/page/format.js";
-import { charts, known, leaning, RULES_OF_QUALITY, tiles } from "/page/kinds.js";
+import { charts, judgeable, known, leaning, missing, RULES_OF_QUALITY, tiles } from "/page/kinds.js";
 import { PolicyDialog, reasons } from "/page/policy.js";
 import { action, job, level, sign, standing, WORDS } from "/page/signs.js";
 
@@ -387,7 +387,8 @@ function options_(select, options, value) {
 
 function answerOf(name, { alerts, metrics, thresholds, as_of: asOf }) {
   if (!asOf) return "Not known yet: there is no snapshot of this model.";
-  if (name === "waiting") return `Not known yet: ${count(metrics.evaluated_predictions ?? 0)} predictions are evaluated, ${count(thresholds.min_evaluated)} are needed to judge.`;
+  if (name === "waiting" && judgeable(metrics, thresholds)) return "Not known yet: the newest snapshot is still to be judged.";
+  if (name === "waiting") return `Not known yet: ${missing(metrics, thresholds)}.`;
   if (name === "good") return "Yes. Every rule is quiet at the newest snapshot.";
   const worst = [...alerts].sort((one, other) => rank(other) - rank(one) || other.breach_streak - one.breach_streak)[0];
   if (!worst) return "An alert stands; its details are on their way.";
@@ -424,6 +425,7 @@ function tile(name, value, under, limit, broken, word = "limit") {
 
 function meter(share, said) {
   const element = h("span", { class: "range", role: "img", "aria-label": said }, h("span", { class: "range-band" }));
+  element.firstChild.style.left = "0";
   element.firstChild.style.width = `${share * 100}%`;
   return element;
 }

@@ -3,7 +3,7 @@
 import { get } from "/page/api.js";
 import { h, replace, say, svg } from "/page/dom.js";
 import { alertName, count, duration, time, UNKNOWN } from "/page/format.js";
-import { known as ofKind } from "/page/kinds.js";
+import { judgeable, known as ofKind, missing } from "/page/kinds.js";
 import { job, sign, standing, WORDS } from "/page/signs.js";
 
 const STANDINGS = ["incident", "watch", "active", "waiting", "good"];
@@ -275,7 +275,7 @@ export class OverviewView {
     if (kind !== "snapshot") return ["resync", "alert", "job"].includes(kind);
     if (!row) return this.models.length < PAGE && !this.asked.q && !this.asked.state;
     const { standing: now, metrics, thresholds } = row.model;
-    const enough = metrics.evaluated_predictions >= (thresholds?.min_evaluated ?? Infinity);
+    const enough = thresholds !== null && judgeable(metrics, thresholds);
     return !thresholds || (now === "waiting" && enough) || (now === "good" && !enough);
   }
 
@@ -294,7 +294,7 @@ function underName(model) {
   const worst = model.alerts.toSorted((one, other) => other.breach_streak - one.breach_streak)[0];
   const parts = [model.champion ? `champion ${model.champion}` : "no champion named"];
   if (worst) parts.push(`${alertName(worst.alert_id)}: ${worst.severity}`);
-  else if (model.standing === "waiting") parts.push(`${count(model.metrics.evaluated_predictions ?? 0)} evaluated${model.thresholds ? ` of ${count(model.thresholds.min_evaluated)} needed` : ""}`);
+  else if (model.standing === "waiting") parts.push(model.thresholds ? missing(model.metrics, model.thresholds) : `${count(model.metrics.evaluated_predictions ?? 0)} evaluated`);
   return parts.join(" · ");
 }
 
