@@ -134,8 +134,8 @@ async def test_every_question_about_an_unknown_model_is_a_404(reading: httpx.Asy
 async def test_a_model_that_was_never_evaluated_is_answered_with_nulls(reading: httpx.AsyncClient) -> None:
     found = await ask(reading, MONITORING, model=NEWBORN)
     assert set(found["metrics"]) == set((await ask(reading, MONITORING, model=FLIGHTS))["metrics"])
-    assert {name for name, value in found["metrics"].items() if value is not None} == {"reliability"}
-    assert found["metrics"]["reliability"] == []
+    assert {name for name, value in found["metrics"].items() if value is not None} == {"reliability", "class_recall"}
+    assert (found["metrics"]["reliability"], found["metrics"]["class_recall"]) == ([], [])
     for name in ("version", "snapshot_id", "snapshot_sequence", "as_of", "champion", "judged", "policy_sha256"):
         assert found[name] is None, name
     assert found["window"] == "7d"
@@ -173,6 +173,7 @@ async def test_the_trend_is_newest_first_and_read_on_by_cursor(reading: httpx.As
     monitored = await ask(reading, MONITORING, model=FLIGHTS)
     reliability = monitored["metrics"].pop("reliability")
     assert reliability
+    assert monitored["metrics"].pop("class_recall") == []
     assert newest["metrics"] == monitored["metrics"]
     assert (newest["version"], newest["window"], newest["snapshot_id"]) == ("v1", "1d", monitored["snapshot_id"])
     assert await pages(reading, TREND, "points", model=FLIGHTS, limit=3) == whole["points"]
@@ -207,6 +208,8 @@ async def test_a_dry_run_says_what_the_policy_said_and_does_nothing(reading: htt
     assert found["thresholds"] == {
         "accuracy_below": 0.55,
         "brier_above": 0.25,
+        "multiclass_brier_above": None,
+        "mae_above": None,
         "new_labels_at_least": 40,
         "min_evaluated": 5,
     }
