@@ -134,7 +134,10 @@ async def test_every_question_about_an_unknown_model_is_a_404(reading: httpx.Asy
 async def test_a_model_that_was_never_evaluated_is_answered_with_nulls(reading: httpx.AsyncClient) -> None:
     found = await ask(reading, MONITORING, model=NEWBORN)
     assert set(found["metrics"]) == set((await ask(reading, MONITORING, model=FLIGHTS))["metrics"])
-    assert {name for name, value in found["metrics"].items() if value is not None} == {"reliability", "class_recall"}
+    assert {name for name, value in found["metrics"].items() if value is not None} == {
+        "reliability",
+        "class_recall",
+    }
     assert (found["metrics"]["reliability"], found["metrics"]["class_recall"]) == ([], [])
     for name in ("version", "snapshot_id", "snapshot_sequence", "as_of", "champion", "judged", "policy_sha256"):
         assert found[name] is None, name

@@ -13,7 +13,7 @@ from dataclasses import replace
 from services.metrics.domain import multiclass
 from services.metrics.domain.buckets import Tile
 from services.metrics.domain.figures import DetailTotals
-from services.metrics.domain.identity import id_of
+from services.metrics.domain.identity import id_of, id_of_all
 from services.metrics.domain.joining import StoredPrediction
 from services.metrics.domain.kinds import Kind
 from services.metrics.domain.multiclass import ClassScores
@@ -28,7 +28,7 @@ def encoded(answer: ClassScores | float) -> bytes:
     """An answer's stored form."""
     if isinstance(answer, float):
         return _VALUE.pack(answer)
-    return multiclass.encode_scores(answer, id_of(*answer.classes))
+    return multiclass.encode_scores(answer, id_of_all(answer.classes))
 
 
 async def save(connection: Connection, predictions: Iterable[StoredPrediction]) -> None:
@@ -40,7 +40,7 @@ async def save(connection: Connection, predictions: Iterable[StoredPrediction]) 
     if sets:
         # In one order for everyone, as all names are made known.
         ordered = sorted(sets)
-        ids = [id_of(*classes) for classes in ordered]
+        ids = list(map(id_of_all, ordered))
         await connection.execute(QUERIES.add_class_sets, ids, list(map(json.dumps, ordered)))
     await connection.execute(QUERIES.save_answers, list(answers), list(map(encoded, answers.values())))
 

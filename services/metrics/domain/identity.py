@@ -7,6 +7,7 @@ share a key with a chance of 10^-15 (birthday bound, n^2 / 2^129).
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from functools import lru_cache
 from uuid import UUID
 
@@ -19,6 +20,11 @@ def key_of(identifier: str) -> UUID:
 @lru_cache(maxsize=65_536)
 def id_of(*names: str) -> int:
     """A signed 64-bit id of a sequence of names; ("a", "bc") and ("ab", "c") differ."""
+    return id_of_all(names)
+
+
+def id_of_all(names: Sequence[str]) -> int:
+    """The same id, not remembered: of sequences that may be long and many, such as the classes of predictions."""
     digest = hashlib.blake2b(digest_size=8)
     for name in names:
         encoded = name.encode()
