@@ -26,6 +26,14 @@ class UsageError(TruewardError):
     """The command or the configuration is wrong: exit code 2."""
 
 
+USAGE_EXIT_CODE = 2
+"""How a process ends that was told something wrong: no further start mends it."""
+
+
+class ServiceExit(SystemExit):
+    """A service's process ends by itself, having said why; ``code`` is its exit code."""
+
+
 class InputLostError(TruewardError):
     """The broker no longer has what the inbox says comes next; going on would lose or repeat records."""
 

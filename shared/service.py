@@ -7,7 +7,6 @@ import contextlib
 import os
 import signal
 import socket
-import sys
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
@@ -41,7 +40,7 @@ from shared.clock import Clock, WallClock
 from shared.consumer import Consumer
 from shared.database import connect_pool, require_migrations
 from shared.effects import Effects, Handler, outbox_channel
-from shared.errors import TruewardError, UsageError
+from shared.errors import USAGE_EXIT_CODE, ServiceExit, TruewardError, UsageError
 from shared.inbox import Place
 from shared.instruments import BREAKER_TRIPPED
 from shared.listener import Listener
@@ -458,7 +457,8 @@ async def serve(app: Any, listening: socket.socket, work: Callable[[], Awaitable
 def run(definition: ServiceDefinition, settings: Settings) -> None:
     """Run a service in this process until it is told to stop.
 
-    Raises ``UsageError`` when its port is taken; exits with 1 and one line when going on would be wrong.
+    Raises ``UsageError`` when its port is taken. Exits with one line when going on would be wrong: with 2 where
+    the settings must change, else with 1.
     """
     logs.configure(definition.name, log_format=settings.log_format, level=settings.log_level)
     if settings.tracing:
@@ -466,11 +466,14 @@ def run(definition: ServiceDefinition, settings: Settings) -> None:
     health = Health()
     listening = bind(settings.http_host, settings.http_port)
     worker = Worker(definition, settings, health)
+    stopped_by: BaseException | None = None
     try:
         asyncio.run(serve(health_app(health), listening, worker.run))
     except* TruewardError as errors:
-        log.critical("stopped", error=str(_first(errors)))
-        sys.exit(1)
+        stopped_by = _first(errors)
+    if stopped_by is not None:
+        log.critical("stopped", error=str(stopped_by))
+        raise ServiceExit(USAGE_EXIT_CODE if isinstance(stopped_by, UsageError) else 1)
 
 
 def _first(errors: BaseExceptionGroup[Any]) -> BaseException:

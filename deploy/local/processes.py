@@ -48,7 +48,8 @@ class ProcessSpec:
     it is killed. ``death_signal`` is what the kernel sends it when its parent dies without a word.
     ``before_start`` runs before every start of it, the first included. ``essential`` says that nothing can go on
     when it does not come up at first. ``forgets`` says that it loses its state when it ends, so that what was
-    started after it must start anew too.
+    started after it must start anew too. ``usage_exit_code`` is how it ends when it is told something wrong, which
+    no further start would mend.
     """
 
     name: str
@@ -63,6 +64,7 @@ class ProcessSpec:
     before_start: Callable[[], Awaitable[None]] | None = None
     essential: bool = False
     forgets: bool = False
+    usage_exit_code: int | None = None
 
 
 # Loaded before any fork: between fork and exec nothing may be imported or looked up.

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from deploy.local.processes import PROBE_INTERVAL_S, ProcessSpec, popen_arguments
-from shared.errors import TruewardError
+from shared.errors import TruewardError, UsageError
 
 FIRST_DELAY_S: Final = 0.25
 LONGEST_DELAY_S: Final = 5.0
@@ -46,6 +46,7 @@ class Child:
         self.spec = spec
         self.failures = 0
         self.last_line = "it said nothing"
+        self.last_code: int | None = None
         self._supervisor = supervisor
         self._say = say
         self._process: asyncio.subprocess.Process | None = None
@@ -95,6 +96,9 @@ class Child:
             how = await self._run_once()
             if self._supervisor.is_stopping:
                 return
+            if self.last_code is not None and self.last_code == self.spec.usage_exit_code:
+                self._supervisor.give_up(UsageError(f"{self.spec.name} cannot run like this: {self.last_line}"))
+                return
             self.failures = 1 if time.monotonic() - began > HEALTHY_AFTER_S else self.failures + 1
             delay = restart_delay_s(self.failures)
             self._say(SUPERVISOR, f"{self.spec.name} {how}; starting it again in {delay:g} s")
@@ -104,6 +108,7 @@ class Child:
 
     async def _run_once(self) -> str:
         """Run it until it ends; returns how that went. When cancelled, the process is ended first."""
+        self.last_code = None
         try:
             if self.spec.before_start is not None:
                 await self.spec.before_start()
@@ -119,7 +124,8 @@ class Child:
         self._supervisor.child_started(self)
         output = asyncio.create_task(self._pass_on_output(self._process))
         try:
-            return f"ended ({describe_exit(await self._process.wait())})"
+            self.last_code = await self._process.wait()
+            return f"ended ({describe_exit(self.last_code)})"
         finally:
             await self._end(self._process)
             # A grandchild may hold the pipe open; what the process itself said has arrived by then.
@@ -172,6 +178,8 @@ class Supervisor:
         self._changed = changed
         self._stages: list[list[Child]] = []
         self._resuming: dict[Child, asyncio.Task[None]] = {}
+        self._given_up: TruewardError | None = None
+        self._has_given_up = asyncio.Event()
         self.is_stopping = False
 
     @property
@@ -200,6 +208,17 @@ class Supervisor:
         finally:
             for task in waiting:
                 task.cancel()
+
+    def give_up(self, reason: TruewardError) -> None:
+        """Told by a child that no further start of it would help."""
+        self._given_up = self._given_up or reason
+        self._has_given_up.set()
+
+    async def watch(self) -> None:
+        """Wait, for ever if all goes well. Raises ``TruewardError`` once a process cannot be helped by a start."""
+        await self._has_given_up.wait()
+        if self._given_up is not None:
+            raise self._given_up
 
     async def stop(self) -> None:
         """Stop everything, the last stage first, for good."""

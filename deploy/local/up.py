@@ -27,7 +27,7 @@ from deploy.local.probes import broker_answers, http_answers_ok, postgres_answer
 from deploy.local.processes import LOOPBACK, ProcessSpec, claim_port, free_port
 from deploy.local.supervisor import SUPERVISOR, Say, Supervisor
 from shared.database import migrate
-from shared.errors import TruewardError, UsageError
+from shared.errors import USAGE_EXIT_CODE, TruewardError, UsageError
 from shared.inbox import reset_all
 from shared.settings import SnapshotInterval
 
@@ -78,16 +78,20 @@ async def up(
             with _signals(stack.supervisor) as told_to_stop:
                 running = asyncio.create_task(stack.start())
                 stopping = asyncio.create_task(told_to_stop.wait())
+                watching = asyncio.create_task(stack.supervisor.watch())
+                tasks = (running, stopping, watching)
                 try:
-                    await asyncio.wait([running, stopping], return_when=asyncio.FIRST_COMPLETED)
+                    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
                     if running.done():
                         running.result()
-                    await stopping
+                    await asyncio.wait((stopping, watching), return_when=asyncio.FIRST_COMPLETED)
+                    if watching.done():
+                        watching.result()
                     say(SUPERVISOR, "stopping")
                 finally:
-                    for task in (running, stopping):
+                    for task in tasks:
                         task.cancel()
-                    await asyncio.wait([running, stopping])
+                    await asyncio.wait(tasks)
                     await stack.stop()
         finally:
             stack.forget()
@@ -233,6 +237,7 @@ class Stack:
                     **(neighbours if name == "gateway" else {}),
                 },
                 ready=partial(http_answers_ok, f"http://{LOOPBACK}:{port}/health/ready"),
+                usage_exit_code=USAGE_EXIT_CODE,
             )
             for name, port in ports.items()
         )

@@ -18,6 +18,7 @@ from typing import Any
 
 import asyncpg
 import psutil
+import psycopg
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
@@ -115,7 +116,7 @@ def trueward_up(data_dir: Path, *arguments: str) -> subprocess.CompletedProcess[
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=180,
     )
 
 
@@ -158,6 +159,23 @@ def test_data_survive_a_restart_with_the_same_folder(data_dir: Path) -> None:
     with running(data_dir) as stack:
         assert asyncio.run(find_data(stack.endpoints)) == (b"kept", 7)
         assert "offsets of the old one forgotten" not in stack.said()
+
+
+def test_a_service_that_cannot_run_with_what_it_is_told_ends_up_with_its_reason(
+    data_dir: Path, kafka_broker: broker.Broker, database_dsn: str, topic_prefix: str
+) -> None:
+    with psycopg.connect(database_dsn) as connection:
+        connection.execute(
+            "INSERT INTO metrics.clock (clock, interval_seconds, bucket_seconds) VALUES ('wall', 60, 60)"
+        )
+    # The sums that exist are by the minute: boundaries ten seconds apart cannot be cut from them.
+    given = ["--kafka", kafka_broker.bootstrap_servers, "--postgres", database_dsn, "--topic-prefix", topic_prefix]
+    ended = trueward_up(data_dir, *given, "--http-port", "0", "--snapshot-interval", "10s")
+    assert ended.returncode == 2
+    last = ended.stderr.strip().splitlines()[-1]
+    assert last.startswith("trueward: metrics cannot run like this: ")
+    assert "begun with buckets of 60 s" in last
+    assert "starting it again" not in ended.stdout
 
 
 @pytest.mark.needs_restartable_broker

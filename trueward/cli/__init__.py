@@ -42,15 +42,21 @@ def _run(arguments: Sequence[str] | None) -> int:
         return _say("nothing was done", AWAY)
     except KeyboardInterrupt:
         return INTERRUPTED
-    except SystemExit:
-        # Typer's own, for a broken pipe: who read our output has seen enough (`trueward watch alerts | head`).
-        return OK
+    except SystemExit as ended:
+        # A service's own; else Typer's, for a broken pipe: who read our output has seen enough (`... | head`).
+        code = ended.code if _is_of_a_service(ended) else OK
     except Exception as error:
         expected = _expected(error)
         if expected is None:
             raise
         return expected
     return code if isinstance(code, int) else OK
+
+
+def _is_of_a_service(ended: SystemExit) -> bool:
+    from shared.errors import ServiceExit  # noqa: PLC0415
+
+    return isinstance(ended, ServiceExit)
 
 
 def _expected(error: Exception) -> int | None:

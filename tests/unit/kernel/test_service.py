@@ -13,7 +13,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from shared import logs
-from shared.errors import InputLostError, UsageError
+from shared.errors import InputLostError, ServiceExit, TruewardError, UsageError
 from shared.service import Health, Worker, bind, health_app, run, serve
 from shared.settings import Settings
 from tests.kernel_world import definition
@@ -86,15 +86,18 @@ async def test_what_ends_the_work_ends_the_service(listening: socket) -> None:
         await asyncio.wait_for(task, timeout=10)
 
 
-def test_an_expected_error_is_one_line_and_exit_code_1(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("kind", "code"), [(InputLostError, 1), (UsageError, 2)])
+def test_an_expected_error_is_one_line_and_an_exit_code(
+    monkeypatch: pytest.MonkeyPatch, kind: type[TruewardError], code: int
+) -> None:
     async def lost(_worker: Worker) -> None:
-        raise ExceptionGroup("parts", [InputLostError("the topic is another one")])
+        raise ExceptionGroup("parts", [kind("the topic is another one")])
 
     monkeypatch.setattr(Worker, "run", lost)
     monkeypatch.setattr(logs, "configure", lambda *_arguments, **_options: None)
-    with capture_logs() as lines, pytest.raises(SystemExit) as ended:
+    with capture_logs() as lines, pytest.raises(ServiceExit) as ended:
         run(definition(), Settings(http_port=0))
-    assert ended.value.code == 1
+    assert ended.value.code == code
     assert [(line["event"], line["error"]) for line in lines] == [("stopped", "the topic is another one")]
 
 

@@ -16,7 +16,7 @@ import pytest
 from deploy.local.probes import http_answers_ok
 from deploy.local.processes import LOOPBACK, ProcessSpec, free_port
 from deploy.local.supervisor import Supervisor, describe_exit, restart_delay_s
-from shared.errors import TruewardError
+from shared.errors import TruewardError, UsageError
 
 HTTP_SERVER = """
 import http.server, sys
@@ -108,6 +108,24 @@ async def test_an_essential_child_that_does_not_come_up_is_an_error_with_its_las
     try:
         with pytest.raises(TruewardError, match=r"^broker does not start: no space left$"):
             await supervisor.start([spec])
+    finally:
+        await supervisor.stop()
+
+
+async def test_a_child_that_was_told_something_wrong_is_not_started_again() -> None:
+    said = Said()
+    supervisor = Supervisor(said)
+    watching = asyncio.create_task(supervisor.watch())
+    wrong = "import sys; print('no such clock'); sys.exit(2)"
+    try:
+        await supervisor.start([server("gateway")])
+        starting = asyncio.create_task(
+            supervisor.start([python("metrics", wrong, ready=_never, usage_exit_code=2)])
+        )
+        with pytest.raises(UsageError, match=r"^metrics cannot run like this: no such clock$"):
+            await asyncio.wait_for(watching, 10)
+        starting.cancel()
+        assert not any("starting it again" in line for _, line in said)
     finally:
         await supervisor.stop()
 
