@@ -334,10 +334,16 @@ def _age(moments: list[int], as_of: int) -> float | None:
 
 def auc(settled: list[Evaluated]) -> float | None:
     """Over all pairs of a positive and a negative; scores are bins of 0.02, ties count half."""
-    binned = [(min(int(one.thousandths / 1000 * 50), 49), one.positive) for one in settled]
-    pairs = [(high, low) for high, positive in binned if positive for low, other in binned if not other]
-    won = sum((high > low) * 2 + (high == low) for high, low in pairs)
-    return float(Fraction(won, 2 * len(pairs))) if pairs else None
+    binned = Counter((min(int(one.thousandths / 1000 * 50), 49), one.positive) for one in settled)
+    pairs = [
+        (high, low, count * other)
+        for (high, positive), count in binned.items()
+        for (low, also_positive), other in binned.items()
+        if positive and not also_positive
+    ]
+    won = sum(((high > low) * 2 + (high == low)) * count for high, low, count in pairs)
+    total = sum(count for _, _, count in pairs)
+    return float(Fraction(won, 2 * total)) if pairs else None
 
 
 def reliability(settled: list[Evaluated]) -> list[dict[str, float]]:

@@ -12,7 +12,7 @@ import shutil
 import signal
 import subprocess
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -80,13 +80,26 @@ def find_java() -> tuple[str, int] | Missing:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Listener:
+    """One more address of a node: it listens on ``port`` and tells clients to come to ``advertised_port``.
+
+    ``name`` is in capitals, as Kafka wants it. A proxy stands where the ports differ.
+    """
+
+    name: str
+    port: int
+    advertised_port: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
-    """One node of a cluster: its id (from 1), its two ports and its folder."""
+    """One node of a cluster: its id (from 1), its two ports, its folder, and further addresses."""
 
     node_id: int
     port: int
     controller_port: int
     folder: Path
+    listeners: tuple[Listener, ...] = ()
 
     @property
     def log_dir(self) -> Path:
@@ -108,6 +121,7 @@ class Cluster:
     replication: int = 1
     min_insync: int = 1
     overrides: dict[str, str] = field(default_factory=dict)
+    jvm_flags: tuple[str, ...] = JVM_FLAGS
 
     @classmethod
     def of_one(cls, installation: Installation, folder: Path, port: int) -> Cluster:
@@ -124,10 +138,21 @@ class Cluster:
         replication: int = 1,
         min_insync: int = 1,
         overrides: dict[str, str] | None = None,
+        listeners: Sequence[Sequence[Listener]] = (),
+        jvm_flags: tuple[str, ...] = JVM_FLAGS,
     ) -> Cluster:
-        """A cluster with a node a port. ``overrides`` are further properties of every node."""
+        """A cluster with a node a port.
+
+        ``overrides`` are further properties of every node, ``listeners`` further addresses, node by node.
+        """
         nodes = tuple(
-            Node(node_id=index, port=port, controller_port=free_port(), folder=folder / f"node-{index}")
+            Node(
+                node_id=index,
+                port=port,
+                controller_port=free_port(),
+                folder=folder / f"node-{index}",
+                listeners=tuple(listeners[index - 1]) if listeners else (),
+            )
             for index, port in enumerate(ports, start=1)
         )
         return cls(
@@ -136,6 +161,7 @@ class Cluster:
             replication=replication,
             min_insync=min_insync,
             overrides=dict(overrides or {}),
+            jvm_flags=jvm_flags,
         )
 
     @property
@@ -185,7 +211,7 @@ class Cluster:
 
     def _java(self) -> tuple[str, ...]:
         classpath = os.pathsep.join([str(PARTS), f"{self.installation.jars}{os.sep}*"])
-        return (self.installation.java, *JVM_FLAGS, "-cp", classpath)
+        return (self.installation.java, *self.jvm_flags, "-cp", classpath)
 
     def _format(self, node: Node, cluster_id: str) -> None:
         command = [
@@ -205,15 +231,19 @@ class Cluster:
     def _properties(self, node: Node) -> str:
         replication, min_insync = str(self.replication), str(self.min_insync)
         voters = ",".join(f"{voter.node_id}@{LOOPBACK}:{voter.controller_port}" for voter in self.nodes)
-        listeners = f"PLAINTEXT://{LOOPBACK}:{node.port},CONTROLLER://{LOOPBACK}:{node.controller_port}"
+        addresses = {"PLAINTEXT": node.port, "CONTROLLER": node.controller_port}
+        addresses |= {listener.name: listener.port for listener in node.listeners}
+        advertised = {"PLAINTEXT": node.port}
+        advertised |= {listener.name: listener.advertised_port for listener in node.listeners}
         properties = {
             "process.roles": "broker,controller",
             "node.id": str(node.node_id),
             # Static voters, because the controllers' ports are chosen anew at every start.
             "controller.quorum.voters": voters,
             "controller.listener.names": "CONTROLLER",
-            "listeners": listeners,
-            "advertised.listeners": f"PLAINTEXT://{LOOPBACK}:{node.port}",
+            "listeners": _urls(addresses),
+            "advertised.listeners": _urls(advertised),
+            "listener.security.protocol.map": ",".join(f"{name}:PLAINTEXT" for name in addresses),
             "log.dirs": str(node.log_dir),
             "auto.create.topics.enable": "false",
             "message.max.bytes": str(MAX_MESSAGE_BYTES),
@@ -234,6 +264,10 @@ class Cluster:
             **self.overrides,
         }
         return "".join(f"{name}={value}\n" for name, value in properties.items())
+
+
+def _urls(ports: Mapping[str, int]) -> str:
+    return ",".join(f"{name}://{LOOPBACK}:{port}" for name, port in ports.items())
 
 
 def _new_cluster_id() -> str:

@@ -127,6 +127,11 @@ class ManagedProcess:
             raise TruewardError(f"{self.spec.name} was not started")
         return self._popen.pid
 
+    @property
+    def exit_code(self) -> int | None:
+        """How it ended, a signal as a negative number; None while it runs, or before it was started."""
+        return None if self._popen is None else self._popen.poll()
+
     def start(self) -> None:
         """Start it; says nothing of whether it is ready. Raises ``TruewardError`` when it cannot be executed."""
         with self.log_path.open("ab") as log:

@@ -166,6 +166,17 @@ def test_a_cluster_of_three_knows_its_voters_and_its_replication(tmp_path: Path)
     assert properties["num.io.threads"] == "2"
 
 
+def test_a_node_may_have_an_address_that_leads_through_a_proxy(tmp_path: Path) -> None:
+    found = apache_kafka.Installation(java="java", java_version=17, jars=tmp_path, version="4.9.1")
+    link = apache_kafka.Listener(name="METRICS", port=16001, advertised_port=17001)
+    cluster = apache_kafka.Cluster.of(found, tmp_path, [15001], listeners=[[link]], jvm_flags=("-Xmx256m",))
+    properties = dict(line.split("=", 1) for line in cluster._properties(cluster.nodes[0]).splitlines())
+    assert properties["listeners"].endswith(",METRICS://127.0.0.1:16001")
+    assert properties["advertised.listeners"] == "PLAINTEXT://127.0.0.1:15001,METRICS://127.0.0.1:17001"
+    assert properties["listener.security.protocol.map"].split(",")[-1] == "METRICS:PLAINTEXT"
+    assert cluster.processes()[0].argv[1] == "-Xmx256m"
+
+
 def test_postgres_cannot_be_kept_where_nothing_can_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match="cannot be written"):
