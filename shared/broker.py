@@ -217,7 +217,8 @@ def subscribe(
 def make_broker(settings: Settings, client_id: str) -> KafkaBroker:
     """FastStream's broker, with its Prometheus middleware."""
     return KafkaBroker(
-        settings.kafka_bootstrap_servers,
+        # FastStream would take several addresses in one string for one address.
+        settings.kafka_bootstrap_servers.split(","),
         client_id=client_id,
         enable_idempotence=settings.kafka_idempotent_producer,
         allow_auto_create_topics=False,

@@ -1,0 +1,58 @@
+"""What a cluster brings that a single broker does not: several addresses, and topics that grow."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
+
+from deploy.local.broker import Broker
+from shared.broker import create_missing_topics
+from shared.settings import Settings
+from tests.kernel_world import INPUT, make_tables, producing, publish, running, settings_for, taken_all
+
+NOBODY = "127.0.0.1:1"
+"""An address where nothing answers: port 1 is reserved."""
+
+
+@pytest.fixture
+async def settings(database_dsn: str, kafka_broker: Broker, topic_prefix: str) -> Settings:
+    """A service that is told of two addresses, of which only the second answers."""
+    make_tables(database_dsn)
+    found = settings_for(
+        database_dsn,
+        f"{NOBODY},{kafka_broker.bootstrap_servers}",
+        topic_prefix,
+        kafka_idempotent_producer=kafka_broker.idempotent_producer,
+        kafka_true_end_offsets=kafka_broker.true_end_offsets,
+    )
+    await create_missing_topics(found)
+    return found
+
+
+async def test_several_addresses_are_tried_one_after_the_other(settings: Settings, database_dsn: str) -> None:
+    async with running(settings) as service:
+        await service.ready()
+        async with producing(settings.kafka_bootstrap_servers) as producer:
+            await publish(producer, settings.topic_prefix + INPUT.name, range(100))
+        await taken_all(database_dsn, range(100))
+
+
+@pytest.mark.slow
+@pytest.mark.needs_end_offsets  # the fallback broker cannot add partitions either
+async def test_partitions_that_are_added_are_read_before_long(settings: Settings, database_dsn: str) -> None:
+    """By a service that goes on running, from their beginning."""
+    topic, numbers = settings.topic_prefix + INPUT.name, itertools.count()
+    async with running(settings) as service:
+        await service.ready()
+        admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap_servers)
+        await admin.start()
+        try:
+            await admin.create_partitions({topic: NewPartitions(total_count=INPUT.partitions + 1)})
+        finally:
+            await admin.close()
+        async with producing(settings.kafka_bootstrap_servers) as producer:
+            for partition in range(INPUT.partitions + 1):
+                await publish(producer, topic, itertools.islice(numbers, 20), partition=partition)
+        await taken_all(database_dsn, range(20 * (INPUT.partitions + 1)))
