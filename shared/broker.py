@@ -42,6 +42,10 @@ EVENT_CLOCK_FETCH_WAIT_MS = 20
 """Partitions that are held are not in the fetch that waits, and aiokafka sends no second one beside it: what they
 hold when they are released would wait for the first to end."""
 
+METADATA_SECONDS = 10
+"""How old what a client knows of the cluster may grow: partitions that are added are read, and written to, no later.
+The clients' own five minutes would leave what is written there unread for as long."""
+
 
 async def create_missing_topics(settings: Settings, topics: Iterable[Topic] = TOPICS) -> list[str]:
     """Create the topics that the broker lacks; returns their names. Existing ones are left as they are.
@@ -135,6 +139,7 @@ def make_producer(settings: Settings, client_id: str) -> AIOKafkaProducer:
         enable_idempotence=settings.kafka_idempotent_producer,
         max_request_size=MAX_MESSAGE_BYTES,
         request_timeout_ms=int(SEND_SECONDS * 1000),
+        metadata_max_age_ms=METADATA_SECONDS * 1000,
     )
 
 
@@ -222,6 +227,7 @@ def make_broker(settings: Settings, client_id: str) -> KafkaBroker:
         client_id=client_id,
         enable_idempotence=settings.kafka_idempotent_producer,
         allow_auto_create_topics=False,
+        metadata_max_age_ms=METADATA_SECONDS * 1000,
         apply_types=False,
         # Whatever escapes a handler is said here; what goes well is not.
         logger=logging.getLogger("faststream"),

@@ -10,7 +10,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
 from deploy.local.broker import Broker
 from shared.broker import create_missing_topics
 from shared.settings import Settings
-from tests.kernel_world import INPUT, make_tables, producing, publish, running, settings_for, taken_all
+from tests.kernel_world import INPUT, eventually, make_tables, producing, publish, running, settings_for, taken_all
 
 NOBODY = "127.0.0.1:1"
 """An address where nothing answers: port 1 is reserved."""
@@ -50,6 +50,12 @@ async def test_partitions_that_are_added_are_read_before_long(settings: Settings
         await admin.start()
         try:
             await admin.create_partitions({topic: NewPartitions(total_count=INPUT.partitions + 1)})
+
+            async def count() -> int:
+                (found,) = await admin.describe_topics([topic])
+                return len(found["partitions"])
+
+            await eventually(count, lambda found: found > INPUT.partitions, "the broker tells of the new one")
         finally:
             await admin.close()
         async with producing(settings.kafka_bootstrap_servers) as producer:
