@@ -5,7 +5,7 @@ ARGS ?=
 # Tests run in so many processes, each with a broker and a database of its own; a file's tests stay together.
 TEST_PROCESSES ?= 2
 
-.PHONY: install demo test fuzz lint bench docs up clean
+.PHONY: install demo test fuzz faults lint bench docs up clean
 
 install: $(VENV)/.installed
 
@@ -27,6 +27,11 @@ SECONDS ?= 120
 SEED ?= $(shell date +%s)
 fuzz: install
 	$(BIN)/python -m tests.fuzz $(SECONDS) $(SEED)
+
+# Real faults on three brokers, PostgreSQL and two of every service; exits with 1 when a promise is broken.
+ROUNDS ?= 17
+faults: install
+	$(BIN)/python -m tests.faults --rounds $(ROUNDS) --seed $(SEED) $(ARGS)
 
 lint: install
 	$(BIN)/ruff check
