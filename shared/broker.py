@@ -43,8 +43,8 @@ EVENT_CLOCK_FETCH_WAIT_MS = 20
 hold when they are released would wait for the first to end."""
 
 METADATA_SECONDS = 10
-"""How old what a client knows of the cluster may grow: partitions that are added are read, and written to, no later.
-The clients' own five minutes would leave what is written there unread for as long."""
+"""How old what a client knows of the cluster may grow: partitions that are added are read, and written to, no
+later. The clients' own five minutes would leave what is written there unread for as long."""
 
 
 async def create_missing_topics(settings: Settings, topics: Iterable[Topic] = TOPICS) -> list[str]:

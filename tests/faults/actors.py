@@ -78,7 +78,7 @@ class Trainer:
 
 
 class Asker:
-    """Asks for policy runs, every question of both gateways at once, with the same Idempotency-Key, until answered."""
+    """Asks for policy runs: each of both gateways at once, with the same Idempotency-Key, until answered."""
 
     def __init__(self, world: World, seed: int) -> None:
         self._world = world
@@ -116,9 +116,7 @@ class Asker:
                 continue
             if answer.status_code in (200, 202):
                 document = answer.json()
-                request: str = document["request_id"] if answer.status_code == 202 else (
-                    document["execution"]["request_id"]
-                )
+                request: str = document.get("request_id") or document["execution"]["request_id"]
                 return request
             if answer.status_code not in (404, 503):
                 raise AssertionError(f"{gateway} answered {answer.status_code}: {answer.text[:300]}")

@@ -32,9 +32,7 @@ class Tally:
     breaches: list[str] = field(default_factory=list)
 
 
-async def world_of(
-    world: World, seed: int, rounds: int, tally: Tally, say: Say, *, short: bool
-) -> None:
+async def world_of(world: World, seed: int, rounds: int, tally: Tally, say: Say, *, short: bool) -> None:
     """One world: start, rounds under traffic, audit. Breaches are added to the tally, never raised."""
     try:
         begun = time.monotonic()

@@ -56,7 +56,8 @@ def state_of(levels: Sequence[str]) -> str:
 def transitions(snapshots: Sequence[Document]) -> Iterator[tuple[Any, ...]]:
     """Of one model's snapshots in sequence: what changed, numbered.
 
-    Each is its number, the snapshot's, what, the alert, severity, streak, level, level before, state, state before.
+    Each is its number, the snapshot's, what, the alert, severity, streak, level and the one before, state and the
+    one before.
     """
     number = 0
     standing: dict[str, tuple[str, int]] = {}

@@ -192,9 +192,12 @@ class Traffic:
             await self._conflict(portion, partitions)
 
     async def _conflict(self, portion: list[Sent], partitions: list[int]) -> None:
-        """Now and then one that contradicts a prediction: behind it in its own partition, so that it comes second."""
-        made = [(sent, place) for sent, place in zip(portion, partitions, strict=True)
-                if sent.topic is PREDICTIONS and not sent.garbage]  # fmt: skip
+        """Now and then one that contradicts a prediction, behind it in its own partition: so it comes second."""
+        made = [
+            (sent, place)
+            for sent, place in zip(portion, partitions, strict=True)
+            if sent.topic is PREDICTIONS and not sent.garbage
+        ]
         if not made or self.chance.random() > 0.2:
             return
         sent, partition = self.chance.choice(made)

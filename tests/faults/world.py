@@ -77,7 +77,7 @@ async def until(
     *,
     seconds: float = DEADLINE_SECONDS,
 ) -> T:
-    """Look until what is seen satisfies; a part that is away is looked for again. Raises ``BreachError`` at last."""
+    """Look until what is seen satisfies; a part that is away is asked again. Raises ``BreachError`` at last."""
     deadline = time.monotonic() + seconds
     seen: Any = None
     while time.monotonic() < deadline:
@@ -128,8 +128,7 @@ class World:
         ports = [free_port() for _ in range(3)]
         behind = {(service, node): free_port() for service in SERVICES for node in range(3)}
         self.kafka_links = {
-            service: Link(tuple(_proxy(behind[service, node]) for node in range(3)))
-            for service in SERVICES
+            service: Link(tuple(_proxy(behind[service, node]) for node in range(3))) for service in SERVICES
         }
         self.cluster = apache_kafka.Cluster.of(
             found,
@@ -260,9 +259,7 @@ class World:
 
     @contextlib.asynccontextmanager
     async def admin(self) -> AsyncIterator[AIOKafkaAdminClient]:
-        admin = AIOKafkaAdminClient(
-            bootstrap_servers=self.cluster.bootstrap_servers, request_timeout_ms=5_000
-        )
+        admin = AIOKafkaAdminClient(bootstrap_servers=self.cluster.bootstrap_servers, request_timeout_ms=5_000)
         try:
             await admin.start()
             yield admin
@@ -277,7 +274,7 @@ class World:
         return len(group["members"])
 
     def controller(self) -> int:
-        """The index of the broker that is the active controller, as the nodes themselves noted at the last election."""
+        """The index of the broker that is the active controller, as the nodes noted at the last election."""
         votes = []
         for node in self.cluster.nodes:
             state = json.loads((node.log_dir / "__cluster_metadata-0" / "quorum-state").read_text())
@@ -360,8 +357,8 @@ class World:
         return [topic.name for topic in TOPICS]
 
     def complaints(self) -> list[str]:
-        """What no service may ever say: that it crashed, or that records are lost."""
-        wrong = re.compile(r"Traceback|records lost|\"level\": ?\"critical\"")
+        """What no service may ever say: that it crashed, that it stopped for good, or that records are lost."""
+        wrong = re.compile(r"^Traceback|records lost|a call after the commit failed|\"level\": ?\"critical\"")
         return [
             f"{instance}: {line[:300]}"
             for instance, process in self.services.items()
