@@ -218,6 +218,10 @@ class Audit:
                 missed = (after - before) // INTERVAL_SECONDS - 1
                 what = f"{model} {one['sequence']}: missed boundaries"
                 self.found.expect(one["missed_boundaries"], missed, what)
+            for before_it, one in itertools.pairwise(snapshots):
+                self.found.expect(
+                    went_back(before_it["offsets"], one["offsets"]), [], f"{one['snapshot_id']} back"
+                )
             chosen = self._chance.sample(snapshots, min(SNAPSHOTS_RECOMPUTED, len(snapshots)))
             for one in [*chosen, snapshots[-1]]:
                 self._recompute(one)
@@ -329,6 +333,16 @@ class Audit:
             expected.update(ids)
         self.found.expect(found, expected, "decisions by request")
         self.found.counts["requests"] += len(expected)
+
+
+def went_back(before: dict[str, dict[str, int]], after: dict[str, dict[str, int]]) -> list[str]:
+    """The partitions in which a snapshot has taken in less than the one before it."""
+    return [
+        f"{topic}-{partition}"
+        for topic, offsets in before.items()
+        for partition, offset in offsets.items()
+        if after.get(topic, {}).get(partition, 0) < offset
+    ]
 
 
 def shortened(breaches: Sequence[str], most: int = 20) -> Iterable[str]:
