@@ -20,7 +20,7 @@ from aiokafka.admin import NewPartitions
 
 from shared.topics import LABELS, PREDICTIONS
 from tests.faults.traffic import Traffic
-from tests.faults.world import INSTANCES, BreachError, World, until
+from tests.faults.world import CONSUMERS, INSTANCES, SERVICES, BreachError, World, until
 
 NO_SPACE: Final = b"No space left on device"
 LOOKS_BEFORE_A_PUSH: Final = 20
@@ -44,14 +44,24 @@ class Fault(ABC):
         """Undo it; the world need not be whole at once."""
 
 
+async def victim_of(world: World, service: str, *, publisher: bool) -> str:
+    """The process of a service that publishes for it, or the other one. All of the gateway's are alike."""
+    if service not in CONSUMERS:
+        return f"{service}-1"
+    found = await world.publisher(service)
+    return found if publisher else f"{service}-{3 - int(found[-1])}"
+
+
 class KillService(Fault):
     """kill -9 of one process of a service."""
 
-    def __init__(self, instance: str) -> None:
-        super().__init__(f"kill -9 {instance.partition('-')[0]}")
-        self._instance = instance
+    def __init__(self, service: str, *, publisher: bool) -> None:
+        super().__init__(f"kill -9 {service}")
+        self._service, self._publisher = service, publisher
+        self._instance = ""
 
     async def strike(self, world: World, traffic: Traffic) -> None:  # noqa: ARG002 - the signature of all
+        self._instance = await victim_of(world, self._service, publisher=self._publisher)
         world.services[self._instance].kill()
 
     async def heal(self, world: World) -> None:
@@ -104,12 +114,13 @@ class KillPostgres(Fault):
 class StopService(Fault):
     """SIGSTOP until the broker has given the process up; woken, it is a zombie in the middle of what it did."""
 
-    def __init__(self, instance: str) -> None:
-        service = instance.partition("-")[0]
+    def __init__(self, service: str, *, publisher: bool) -> None:
         super().__init__(f"SIGSTOP {service} beyond its session")
-        self._instance, self._service = instance, service
+        self._service, self._publisher = service, publisher
+        self._instance = ""
 
     async def strike(self, world: World, traffic: Traffic) -> None:  # noqa: ARG002
+        self._instance = await victim_of(world, self._service, publisher=self._publisher)
         os.kill(world.services[self._instance].pid, signal.SIGSTOP)
         await until(partial(world.members, self._service), lambda count: count == 1, "its session ends")
 
@@ -118,7 +129,10 @@ class StopService(Fault):
 
 
 class Cut(Fault):
-    """The network between a service's second process and the brokers or the database, refused or gone silent."""
+    """The network between a service's second process and the brokers or the database, refused or gone silent.
+
+    Where it is the brokers, the process cut off is the one that publishes for its service.
+    """
 
     def __init__(self, service: str, *, database: bool, silent: bool) -> None:
         far, how = ("PostgreSQL" if database else "Kafka"), ("silent" if silent else "refused")
@@ -129,6 +143,8 @@ class Cut(Fault):
 
     async def strike(self, world: World, traffic: Traffic) -> None:  # noqa: ARG002
         link = (world.database_links if self._database else world.kafka_links)[self._service]
+        if not self._database:
+            await self._make_it_publish(world)
         if self._silent:
             link.fall_silent()
         else:
@@ -137,6 +153,14 @@ class Cut(Fault):
         await until(partial(world.is_ready, instance), lambda ready: not ready, f"{instance} notices")
         if not self._database:
             await until(partial(world.members, self._service), lambda count: count == 1, "its session ends")
+
+    async def _make_it_publish(self, world: World) -> None:
+        first, second = (f"{self._service}-{number}" for number in (1, 2))
+        if await world.publisher(self._service) == first:
+            await asyncio.to_thread(world.services[first].stop)
+            await until(partial(world.publishes, second), bool, f"{second} publishes")
+            world.services[first].start()
+            await world.whole()
 
     async def heal(self, world: World) -> None:
         link = (world.database_links if self._database else world.kafka_links)[self._service]
@@ -242,17 +266,17 @@ class MorePartitions(Fault):
 def deck(chance: Random, *, disk: bool) -> list[Fault]:
     """Every kind once, in the order of chance; ``disk``: whether PostgreSQL has a disk of its own to be filled."""
 
-    def one(service: str) -> str:
-        return f"{service}-{chance.choice([1, 2])}"
+    def publisher() -> bool:
+        return chance.random() < 0.5
 
-    faults: list[Fault] = [KillService(one(service)) for service in ("metrics", "alerting", "retrain", "gateway")]
-    faults += [StopService(one(service)) for service in ("metrics", "alerting", "retrain")]
+    faults: list[Fault] = [KillService(service, publisher=publisher()) for service in SERVICES]
+    faults += [StopService(service, publisher=publisher()) for service in CONSUMERS]
     faults += [KillBroker(controller=controller, chance=chance) for controller in (False, True)]
     faults += [
-        Cut(chance.choice(("metrics", "alerting", "retrain")), database=False, silent=True),
-        Cut(chance.choice(("metrics", "alerting", "retrain")), database=False, silent=False),
-        Cut(chance.choice(("metrics", "alerting", "retrain")), database=True, silent=True),
-        Cut(chance.choice(("metrics", "alerting", "retrain", "gateway")), database=True, silent=False),
+        Cut(chance.choice(CONSUMERS), database=False, silent=True),
+        Cut(chance.choice(CONSUMERS), database=False, silent=False),
+        Cut(chance.choice(CONSUMERS), database=True, silent=True),
+        Cut(chance.choice(SERVICES), database=True, silent=False),
     ]
     faults += [KillPostgres(), RollingRestart(), MorePartitions()]
     if disk:
@@ -264,10 +288,10 @@ def deck(chance: Random, *, disk: bool) -> list[Fault]:
 def few(chance: Random, *, disk: bool) -> list[Fault]:
     """A handful of different kinds, for the ordinary test run."""
     faults: list[Fault] = [
-        KillService(f"metrics-{chance.choice([1, 2])}"),
-        StopService(f"retrain-{chance.choice([1, 2])}"),
+        KillService("metrics", publisher=chance.random() < 0.5),
+        StopService("retrain", publisher=chance.random() < 0.5),
         KillBroker(controller=True, chance=chance),
-        Cut("metrics", database=True, silent=chance.random() < 0.5),
+        Cut("metrics", database=False, silent=chance.random() < 0.5),
         MorePartitions(),
         FullDisk() if disk else KillPostgres(),
     ]

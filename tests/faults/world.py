@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import asyncpg
+import httpx
 import psycopg
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
@@ -227,6 +228,25 @@ class World:
 
     async def is_ready(self, instance: str) -> bool:
         return await self.services[instance].spec.ready()
+
+    async def publishes(self, instance: str) -> bool:
+        """Whether the process holds the lease of its service's outbox."""
+        async with httpx.AsyncClient(timeout=10, trust_env=False) as client:
+            try:
+                answer = await client.get(f"{self.url(instance)}/metrics")
+            except httpx.TransportError as error:
+                raise TimeoutError(f"{instance} does not answer: {error}") from error
+        return "\ntrueward_relay_leader 1.0\n" in answer.text
+
+    async def publisher(self, service: str) -> str:
+        """The process of the service that holds the lease of its outbox."""
+
+        async def look() -> list[str]:
+            instances = [instance for instance in INSTANCES if instance.startswith(f"{service}-")]
+            return [instance for instance in instances if await self.publishes(instance)]
+
+        (found,) = await until(look, lambda found: len(found) == 1, f"who publishes for {service}")
+        return found
 
     async def whole(self) -> None:
         """Wait until every broker has every replica, and every process is ready and in its group."""
