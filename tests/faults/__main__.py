@@ -23,6 +23,7 @@ from tests.faults.world import DISK_BYTES, World
 from tests.parts import scratch_folder
 
 CANNOT_RUN = 3
+INTERRUPTED = 130
 MOST_ROUNDS_OF_A_WORLD = 17
 """A world sees every kind of fault once; the next one begins from nothing, with the next seed."""
 CLONE_NEWNS = 0x00020000
@@ -57,8 +58,8 @@ def make_disk(folder: Path) -> str | None:
 
 def one_world(
     found: apache_kafka.Installation, seed: int, rounds: int, tally: Tally, *, disk: bool, short: bool
-) -> bool:
-    """Run one world; on breaches keep its folder. Returns whether it was clean."""
+) -> None:
+    """Run one world; on breaches keep what its processes said."""
     with scratch_folder() as folder:
         small = folder / "disk"
         small.mkdir(mode=0o755)
@@ -67,10 +68,10 @@ def one_world(
         try:
             asyncio.run(world_of(World(found, folder, small), seed, rounds, tally, say, short=short))
         finally:
-            keep_logs(folder, seed) if tally.breaches else None
+            if tally.breaches:
+                keep_logs(folder, seed)
             if small.is_mount():
                 subprocess.run(["umount", "--lazy", str(small)], check=False)
-    return not tally.breaches
 
 
 def keep_logs(folder: Path, seed: int) -> None:
@@ -100,25 +101,31 @@ def main() -> int:
         say(f"PostgreSQL's disk is not filled: {no_disk}")
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # whose every refused connection is no news here
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that what is to be cleared away is
-    tally, seed, left, begun = Tally(), asked.seed, asked.rounds, time.monotonic()
-    clean = True
-    while left > 0 and clean:
-        before = tally.rounds
-        rounds = min(left, MOST_ROUNDS_OF_A_WORLD)
-        clean = one_world(found, seed, rounds, tally, disk=not no_disk, short=asked.short)
-        if not clean:
-            for breach in shortened(tally.breaches):
-                say(f"BREACH: {breach}")
+    tally = Tally()
+    try:
+        run_worlds(found, tally, asked, disk=not no_disk)
+    except KeyboardInterrupt:
+        say("interrupted")
+        return INTERRUPTED
+    return 1 if tally.breaches else 0
+
+
+def run_worlds(found: apache_kafka.Installation, tally: Tally, asked: argparse.Namespace, *, disk: bool) -> None:
+    """One world after the other until there were enough rounds or a breach; after each, the report so far."""
+    seed, begun = asked.seed, time.monotonic()
+    while tally.rounds < asked.rounds and not tally.breaches:
+        rounds = min(asked.rounds - tally.rounds, MOST_ROUNDS_OF_A_WORLD)
+        one_world(found, seed, rounds, tally, disk=disk, short=asked.short)
+        for breach in shortened(tally.breaches):
+            say(f"BREACH: {breach}")
+        for line in report(tally, time.monotonic() - begun):
+            say(line)
+        if tally.breaches:
             arguments = f"ROUNDS={rounds} SEED={seed}" + (" ARGS=--short" if asked.short else "")
             say(f"replay this world with: make faults {arguments}")
-        elif tally.rounds == before:
-            break
-        seed, left = seed + 1, left - (tally.rounds - before)
         if asked.short:
             break
-    for line in report(tally, time.monotonic() - begun):
-        say(line)
-    return 0 if clean else 1
+        seed += 1
 
 
 if __name__ == "__main__":
