@@ -16,7 +16,7 @@ from aiokafka import (
     TopicPartition,
 )
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.errors import TopicAlreadyExistsError, for_code
+from aiokafka.errors import KafkaTimeoutError, TopicAlreadyExistsError, for_code
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker
 from faststream.kafka.message import KafkaMessage
@@ -143,13 +143,31 @@ def make_producer(settings: Settings, client_id: str) -> AIOKafkaProducer:
     )
 
 
+async def close_producer(producer: AIOKafkaProducer) -> None:
+    """Stop a producer; what the broker has not taken within ``SEND_SECONDS`` is given up, and never sent.
+
+    An idempotent one would hold it, and its own end, until the broker is back: its successor has sent it by then.
+    """
+    stopping = asyncio.create_task(producer.stop())
+    try:
+        await asyncio.wait([stopping], timeout=SEND_SECONDS)
+    finally:
+        if not stopping.done():
+            # aiokafka has no public way to give up what it holds.
+            await producer._sender.close()  # noqa: SLF001
+            producer._message_accumulator.fail_all(KafkaTimeoutError())  # noqa: SLF001
+        await stopping
+
+
 def sender(producer: AIOKafkaProducer, topic_prefix: str) -> Send:
-    """How the relay publishes: one message, acknowledged."""
+    """How the relay publishes: one message, acknowledged within ``SEND_SECONDS``, or it has failed."""
 
     async def send(message: Message) -> None:
-        await producer.send_and_wait(
-            topic_prefix + message.topic, message.value, key=message.key, headers=list(message.headers)
-        )
+        # An idempotent producer's own timeout ends no send: it tries again until it succeeds.
+        async with asyncio.timeout(SEND_SECONDS):
+            await producer.send_and_wait(
+                topic_prefix + message.topic, message.value, key=message.key, headers=list(message.headers)
+            )
 
     return send
 

@@ -29,6 +29,7 @@ from starlette.routing import Route
 from shared import breaker, logs, topic_identity, tracing
 from shared.broker import (
     AssignmentWatch,
+    close_producer,
     create_missing_topics,
     holding_records,
     make_broker,
@@ -359,7 +360,7 @@ class Worker:
             send = sender(producer, context.settings.topic_prefix)
             await Relay(context.pool, send, wake, holder=self._relay_name).run()
         finally:
-            await producer.stop()
+            await close_producer(producer)
 
 
 async def _end_with(failed: asyncio.Future[None]) -> None:

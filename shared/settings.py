@@ -38,7 +38,9 @@ class Settings(BaseSettings):
 
     model_config: ClassVar[SettingsConfigDict] = SettingsConfigDict(env_prefix="TRUEWARD_", frozen=True)
 
-    kafka_bootstrap_servers: str = Field("127.0.0.1:9092", description="Kafka's bootstrap servers, separated by commas.")
+    kafka_bootstrap_servers: str = Field(
+        "127.0.0.1:9092", description="Kafka's bootstrap servers, separated by commas."
+    )
     kafka_idempotent_producer: bool = Field(
         default=True, description="Off only for a broker that has no idempotent producers."
     )

@@ -1,16 +1,31 @@
-"""What a cluster brings that a single broker does not: several addresses, and topics that grow."""
+"""What a cluster brings: several addresses, topics that grow, and brokers that are away for a while."""
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
+from aiokafka.errors import KafkaError
 
 from deploy.local.broker import Broker
-from shared.broker import create_missing_topics
+from shared.broker import close_producer, create_missing_topics, make_producer, sender
+from shared.outbox import Message
 from shared.settings import Settings
-from tests.kernel_world import INPUT, eventually, make_tables, producing, publish, running, settings_for, taken_all
+from tests import parts
+from tests.kernel_world import (
+    DEADLINE_SECONDS,
+    INPUT,
+    eventually,
+    make_tables,
+    producing,
+    publish,
+    read_topic,
+    running,
+    settings_for,
+    taken_all,
+)
 
 NOBODY = "127.0.0.1:1"
 """An address where nothing answers: port 1 is reserved."""
@@ -62,3 +77,30 @@ async def test_partitions_that_are_added_are_read_before_long(settings: Settings
             for partition in range(INPUT.partitions + 1):
                 await publish(producer, topic, itertools.islice(numbers, 20), partition=partition)
         await taken_all(database_dsn, range(20 * (INPUT.partitions + 1)))
+
+
+@pytest.mark.slow
+@pytest.mark.needs_restartable_broker
+async def test_what_is_not_acknowledged_in_time_has_failed_and_is_not_sent_later(
+    restartable_broker: parts.RestartableBroker, topic_prefix: str
+) -> None:
+    """Else a relay would hang in a send beyond its lease, and send what its successor has sent long ago."""
+    await restartable_broker.start()
+    servers = restartable_broker.bootstrap_servers
+    settings = Settings(kafka_bootstrap_servers=servers, topic_prefix=topic_prefix)
+    await create_missing_topics(settings)
+    producer = make_producer(settings, "test")
+    await producer.start()
+    send = sender(producer, topic_prefix)
+    await send(Message(1, INPUT.name, b"key", b"before", ()))
+    restartable_broker.kill()
+    late = asyncio.create_task(send(Message(2, INPUT.name, b"key", b"while it is away", ())))
+    done, _ = await asyncio.wait([late], timeout=DEADLINE_SECONDS)
+    assert done, "the send neither succeeds nor fails"
+    assert isinstance(late.exception(), TimeoutError | KafkaError)
+    await asyncio.wait_for(close_producer(producer), DEADLINE_SECONDS)
+    await restartable_broker.start()
+    async with producing(servers) as another:
+        await another.send_and_wait(topic_prefix + INPUT.name, b"after", key=b"key")
+    found = await read_topic(servers, topic_prefix + INPUT.name, lambda records: len(records) >= 2)
+    assert [record.value for record in found] == [b"before", b"after"]
