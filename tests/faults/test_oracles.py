@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from shared.contracts.models import Policy
 from tests.faults import judgement
+from tests.faults.audit import Audit
 from tests.faults.recomputation import DERIVED, Recomputation, differences
+from tests.faults.traffic import Ledger
 from tests.metrics_world import START_SECONDS, label, prediction, version
 
 POLICY = Policy(model="m").known()
@@ -98,3 +102,34 @@ def test_a_figure_that_is_off_by_one_prediction_is_seen() -> None:
 def test_a_champion_of_later_is_none_yet() -> None:
     plain = Recomputation([version("1", 0), version("2", 100), prediction("p", 5)])
     assert [plain.champion("m", START_SECONDS + second)[1] for second in (99, 100)] == ["1", "2"]  # type: ignore[index]
+
+
+def published(numbers: list[int]) -> list[Any]:
+    """A log of one model's events with these sequences."""
+    return [
+        SimpleNamespace(
+            topic="snapshots",
+            key=b"m",
+            headers=(("ce_id", f"m-{number}".encode()),),
+            value=json.dumps({"model": "m", "sequence": number}).encode(),
+        )
+        for number in numbers
+    ]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "breaches", "repeats"),
+    [
+        ([1, 2, 3], 0, 0),
+        ([1, 2, 1, 2, 3], 0, 2),  # a relay that was stopped between sending and removing
+        ([1, 2, 4, 5], 2, 0),
+        ([1, 2, 4, 3], 1, 0),  # sent too late to be anything but lost for a reader
+    ],
+)
+def test_a_hole_in_a_sequence_is_seen_and_a_repeat_is_none(
+    numbers: list[int], breaches: int, repeats: int
+) -> None:
+    audit = Audit(None, Ledger(), 1)  # type: ignore[arg-type]  # it asks the world nothing here
+    audit._in_sequence(published(numbers), "sequence")
+    assert len(audit.found.breaches) == breaches
+    assert audit.found.counts["events published again"] == repeats
