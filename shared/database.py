@@ -22,6 +22,9 @@ Connection: TypeAlias = "asyncpg.Connection[Any] | PoolConnectionProxy[Any]"
 
 LOCK_TIMEOUT = "5s"
 """So that a stopped process, holding locks, holds nobody up for longer."""
+TRANSACTION_TIMEOUT = "120s"
+"""A process that stops between a statement's preparation and its execution is not idle to PostgreSQL: no other
+timeout ends it, and it would keep its locks for ever. Far more than any transaction takes."""
 
 _NAME = re.compile(r"^-- name: (\w+)\s*$", re.MULTILINE)
 
@@ -95,6 +98,7 @@ def _session(role: str, application_name: str) -> dict[str, str]:
         "application_name": application_name,
         "lock_timeout": LOCK_TIMEOUT,
         "idle_in_transaction_session_timeout": LOCK_TIMEOUT,
+        "transaction_timeout": TRANSACTION_TIMEOUT,
         "timezone": "UTC",
     }
 

@@ -11,10 +11,11 @@ import asyncpg
 import psycopg
 import pytest
 
+from shared import database
 from shared.database import connect, connect_pool, migrate
 from shared.errors import TruewardError
 from tests.conftest import _created, _sibling
-from tests.kernel_world import change, query
+from tests.kernel_world import change, eventually, query
 
 ROOT = Path(__file__).parents[2]
 SERVICES = ("metrics", "alerting", "retrain")
@@ -192,6 +193,34 @@ async def test_a_transaction_that_sleeps_loses_its_session_and_its_locks(databas
             await sleeper.execute("SELECT 1")
     finally:
         sleeper.terminate()
+        await other.close()
+
+
+async def test_a_transaction_that_sleeps_in_the_middle_of_a_statement_loses_its_locks_too(
+    database_dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Prepared and not yet executed, it is not idle to PostgreSQL: no other timeout would ever end it."""
+    monkeypatch.setattr(database, "LOCK_TIMEOUT", "1s")
+    monkeypatch.setattr(database, "TRANSACTION_TIMEOUT", "1s")
+    stopped = await connect(database_dsn, role="metrics", application_name="stopped")
+    monkeypatch.undo()
+    other = await connect(database_dsn, role="metrics", application_name="other")
+    lease = "UPDATE outbox_lease SET holder = $1"
+    try:
+        await stopped.execute("BEGIN")
+        await stopped.execute(lease, "stopped")
+        await stopped.prepare("SELECT 1 AS what_was_never_prepared_before")
+
+        async def take() -> bool:
+            try:
+                await other.execute(lease, "other")
+            except asyncpg.LockNotAvailableError:
+                return False
+            return True
+
+        await eventually(take, bool, "the lock is free", seconds=20)
+    finally:
+        stopped.terminate()
         await other.close()
 
 
