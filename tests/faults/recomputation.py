@@ -9,7 +9,7 @@ from typing import Any
 
 from shared.topics import MODEL_VERSIONS
 from tests.metrics_world import Fact
-from tests.plain_metrics import SECOND, WINDOWS, Evaluated, Plain, micro
+from tests.plain_metrics import SECOND, WINDOWS, Plain, micro
 
 DERIVED = frozenset({"accuracy_interval_95", "ece", "label_delay_p50_seconds", "label_delay_p95_seconds"})
 """Figures that the plain recomputation leaves out: their formulas are tested as such."""
@@ -32,7 +32,7 @@ class Recomputation(Plain):
         self._made: dict[str, list[tuple[int, tuple[str, ...], dict[str, Any]]]] = defaultdict(list)
         for event in self.predictions.values():
             self._made[event["model"]].append((micro(event["predicted_at"]), self.segments_of(event), event))
-        self._settled: dict[str, list[Evaluated]] = defaultdict(list)
+        self._settled: dict[str, list[Any]] = defaultdict(list)
         for one in self.evaluated():
             self._settled[one.model].append(one)
 
@@ -53,7 +53,14 @@ class Recomputation(Plain):
             for one in self._settled[model]
             if one.evaluated_at in span and segment in one.segments and version in ("", one.version)
         ]
-        return self._figures(made, settled, model, as_of)
+        return {
+            # The traffic is of binary models alone.
+            **self._figures("binary", made, settled, []),
+            "predictions_of_other_kinds": 0,
+            "new_labels": self.new_labels(model, as_of),
+            "data_freshness_seconds": self.data_freshness(model, as_of),
+            "pipeline_freshness_seconds": self.pipeline_freshness(model, as_of),
+        }
 
 
 def differences(found: dict[str, Any], expected: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
