@@ -5,7 +5,7 @@ ARGS ?=
 # Tests run in so many processes, each with a broker and a database of its own; a file's tests stay together.
 TEST_PROCESSES ?= 2
 
-.PHONY: install demo test fuzz faults lint bench docs up clean
+.PHONY: install demo test fuzz faults lint bench bench-peers docs up clean
 
 install: $(VENV)/.installed
 
@@ -48,9 +48,25 @@ docs: install
 up: install
 	$(BIN)/trueward up $(ARGS)
 
+# Every figure of docs/performance.md, in under 45 minutes: ONLY=name measures one, QUICK=1 all on little data.
 bench: install
-	$(BIN)/python benchmarks/drain.py $(ARGS)
+	$(BIN)/python -m benchmarks $(if $(ONLY),--only $(ONLY)) $(if $(QUICK),--quick) $(ARGS)
+
+# What `make bench` compares with, each in a virtual environment of its own; Flink's connector comes from Maven.
+PEERS := $(patsubst %/requirements.lock,%,$(wildcard benchmarks/peers/*/requirements.lock)) benchmarks/tools
+
+bench-peers: $(PEERS:%=%/.venv/.installed) benchmarks/peers/flink/target/jars
+
+benchmarks/%/.venv/.installed: benchmarks/%/requirements.lock
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	touch $@
+
+benchmarks/peers/flink/target/jars: benchmarks/peers/flink/pom.xml
+	mvn -q -B -f $< dependency:copy-dependencies
+	touch $@
 
 # What was installed, fetched and kept by runs; not what is in version control.
 clean:
-	rm -rf $(VENV) .data site deploy/local/kafka/target .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .data site deploy/local/kafka/target benchmarks/peers/*/.venv benchmarks/peers/flink/target \
+		benchmarks/tools/.venv .pytest_cache .mypy_cache .ruff_cache .hypothesis

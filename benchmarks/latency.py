@@ -1,0 +1,189 @@
+"""How soon an alert follows the label that causes it, on an idle system, against three bare Kafka hops."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import sys
+import time
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import pairwise
+from statistics import quantiles
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from benchmarks.dataset import Label, Prediction
+from benchmarks.hops import make_consumer
+from benchmarks.parts import Parts
+from benchmarks.results import Measured
+from benchmarks.session import Session
+from deploy.local.processes import ManagedProcess, ProcessSpec
+from shared.broker import create_missing_topics, make_producer
+from shared.settings import Settings
+from shared.topics import ALERTS, LABELS, POLICIES, PREDICTIONS
+
+NAMES = ("alert_p99_vs_three_hops",)
+HOPS = 3
+HOP_PARTITIONS = 4
+PATIENCE_SECONDS = 30.0
+MODEL, ENTITY = "watched", "watched-1"
+POLICY = {
+    "model": MODEL,
+    "window": "all",
+    "min_evaluated": 1,
+    "rules": {"accuracy_breach": {"below": 0.5}, "brier_breach": None, "data_stale": None, "pipeline_stale": None},
+}
+
+
+async def measure(session: Session) -> dict[str, Measured]:
+    """One label, then one message over the hops, and so on by turns. A label makes the model right or wrong."""
+    parts = session.parts
+    async with parts.database() as database:
+        settings = parts.settings(
+            prefix=f"bench-{uuid.uuid4().hex[:8]}.", database=database, snapshot_interval="1s"
+        )
+        await create_missing_topics(settings)
+        async with _system(parts, settings), _hops(parts, settings) as hops, _clients(settings) as clients:
+            await clients.begin()
+            alerts, crossings = [], []
+            for number in range(session.scale.labels_timed):
+                alerts.append(await clients.alert_seconds(outcome=number % 2))
+                crossings.append(await hops.seconds())
+    runs = ({**_percentiles("alert", alerts), **_percentiles("hops", crossings)},)
+    return {NAMES[0]: Measured(runs[0]["alert_p99_ms"] / runs[0]["hops_p99_ms"], runs)}
+
+
+def _percentiles(name: str, seconds: list[float]) -> dict[str, float]:
+    cuts = quantiles(seconds, n=100, method="inclusive")
+    return {f"{name}_p50_ms": cuts[49] * 1000, f"{name}_p99_ms": cuts[98] * 1000, f"{name}_count": len(seconds)}
+
+
+@asynccontextmanager
+async def _system(parts: Parts, settings: Settings) -> AsyncIterator[None]:
+    processes = [parts.service(name, settings) for name in ("metrics", "alerting")]
+    try:
+        for process in processes:
+            process.start()
+        for process in processes:
+            await process.wait_ready()
+        yield
+    finally:
+        for process in processes:
+            await asyncio.to_thread(process.stop)
+
+
+@dataclass
+class Clients:
+    """Who publishes labels, and who listens for alerts."""
+
+    settings: Settings
+    producer: AIOKafkaProducer
+    alerts: AIOKafkaConsumer
+    phase: random.Random
+
+    async def begin(self) -> None:
+        """Give the model its policy and one prediction that it is right about."""
+        await self._send(POLICIES.name, json.dumps(POLICY).encode(), MODEL)
+        prediction = Prediction(ENTITY, MODEL, time.time_ns() // 1000, 900)
+        await self._send(PREDICTIONS.name, prediction.value(), ENTITY)
+        await self._label(outcome=1)
+        # A first breach and its end, not timed: everything has run once then.
+        await self.alert_seconds(outcome=0)
+        await self.alert_seconds(outcome=1)
+
+    async def alert_seconds(self, *, outcome: int) -> float:
+        """From the boundary whose snapshot includes the label until the alert's change is in the hand."""
+        await asyncio.sleep(self.phase.uniform(0, 0.8))
+        await self._label(outcome=outcome)
+        awaited = "resolved" if outcome else "opened"
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while True:
+                record = await self.alerts.getone()
+                heard = time.time()
+                change = json.loads(record.value)
+                if change["transition"] == awaited:
+                    return heard - datetime.fromisoformat(change["as_of"]).timestamp()
+
+    async def _label(self, *, outcome: int) -> None:
+        label = Label(ENTITY, outcome, time.time_ns() // 1000)
+        await self._send(LABELS.name, label.value(), ENTITY)
+
+    async def _send(self, topic: str, value: bytes, key: str) -> None:
+        await self.producer.send_and_wait(self.settings.topic_prefix + topic, value, key=key.encode())
+
+
+@asynccontextmanager
+async def _clients(settings: Settings) -> AsyncIterator[Clients]:
+    producer = make_producer(settings, "bench")
+    alerts = make_consumer(settings, settings.topic_prefix + ALERTS.name)
+    await producer.start()
+    await alerts.start()
+    try:
+        yield Clients(settings, producer, alerts, random.Random(1))
+    finally:
+        await alerts.stop()
+        await producer.stop()
+
+
+@dataclass
+class Hops:
+    """Both ends of a chain of topics with a process between each two."""
+
+    first: str
+    producer: AIOKafkaProducer
+    last: AIOKafkaConsumer
+
+    async def seconds(self) -> float:
+        """From before it is sent until it is in the hand at the other end."""
+        token = uuid.uuid4().bytes * 12  # as large as a label
+        sent = time.perf_counter()
+        await self.producer.send_and_wait(self.first, token, key=token[:16])
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while (await self.last.getone()).value != token:
+                pass
+        return time.perf_counter() - sent
+
+
+@asynccontextmanager
+async def _hops(parts: Parts, settings: Settings) -> AsyncIterator[Hops]:
+    topics = [f"{settings.topic_prefix}hop-{number}" for number in range(1, HOPS + 1)]
+    await asyncio.to_thread(_create, settings, topics)
+    processes = [
+        ManagedProcess(
+            ProcessSpec(
+                name="hop",
+                argv=(sys.executable, "-m", "benchmarks.hops", source, target),
+                env=parts.broker.service_environment(),
+            ),
+            parts.folder / "hop.log",
+        )
+        for source, target in pairwise(topics)
+    ]
+    producer, last = make_producer(settings, "bench"), make_consumer(settings, topics[-1])
+    try:
+        for process in processes:
+            process.start()
+        await producer.start()
+        await last.start()
+        await last.end_offsets([TopicPartition(topics[-1], number) for number in range(HOP_PARTITIONS)])
+        hops = Hops(topics[0], producer, last)
+        for _ in range(10):  # nothing is timed before the way is open and warm
+            await hops.seconds()
+        yield hops
+    finally:
+        await last.stop()
+        await producer.stop()
+        for process in processes:
+            await asyncio.to_thread(process.stop)
+
+
+def _create(settings: Settings, topics: list[str]) -> None:
+    admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap_servers})
+    for created in admin.create_topics([NewTopic(name, HOP_PARTITIONS, 1) for name in topics]).values():
+        created.result()

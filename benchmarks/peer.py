@@ -1,0 +1,203 @@
+"""Other stream processors on the same job: each runs its own program, in its own virtual environment.
+
+A peer joins predictions and labels by entity, takes repeats once and corrections at their word, and keeps per
+model and minute how many were evaluated, how many were correct, and the sum of squared errors. It publishes each
+change of a minute as JSON to a topic. It is done when everything that it published last is what was to come.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from benchmarks.dataset import Bucket, BucketKey
+from benchmarks.parts import PARTITIONS, DataSet, Parts
+from benchmarks.usage import peak_rss_mb_of_family
+from deploy.local.processes import ManagedProcess, ProcessSpec
+from shared.topics import LABELS, PREDICTIONS
+
+FOLDER = Path(__file__).with_name("peers")
+SILENCE_SECONDS = 90.0
+"""After which a peer that has not come to the right sums is taken to have finished with wrong ones."""
+LEAST_SECONDS = 0.1
+"""Of a drain: where the data are few, as in a quick run, the times differ by chance alone."""
+SQUARED_ERROR_UNIT = 1e-12
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One life of a peer's process; ``seconds`` from its start to the last that it published.
+
+    ``wrong_minutes``: minutes of models whose counts are not the right ones. ``error_drift``: the largest relative
+    difference of a sum of squared errors.
+    """
+
+    seconds: float
+    wrong_minutes: int
+    error_drift: float
+    peak_rss_mb: float
+
+
+@dataclass(frozen=True, slots=True)
+class PeerDrained:
+    """One drain by a peer, its start not counted; the rest as in ``Run``."""
+
+    events_per_second: float
+    start_seconds: float
+    wrong_minutes: int
+    error_drift: float
+    peak_rss_mb: float
+
+
+@dataclass(slots=True)
+class Standing:
+    """What a peer has published so far, against what is to come of it."""
+
+    expected: Mapping[BucketKey, Bucket]
+    counts: dict[BucketKey, tuple[int, int]] = field(default_factory=dict)
+    errors: dict[BucketKey, float] = field(default_factory=dict)
+    wrong: set[BucketKey] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.wrong = {key for key, bucket in self.expected.items() if bucket.evaluated}
+
+    def take(self, document: Mapping[str, Any]) -> None:
+        """A minute as it now is; with a ``diff`` below 0, one that no longer is as it was."""
+        key = (document["model"], document["minute"])
+        counts = (document["evaluated"], document["correct"])
+        standing = self.counts.get(key, (0, 0))
+        if document.get("diff", 1) < 0:
+            if standing != counts:
+                return  # what took its place came first
+            counts = (0, 0)
+        self.counts[key] = counts
+        self.errors[key] = document["squared_error"]
+        bucket = self.expected.get(key)
+        if counts == ((bucket.evaluated, bucket.correct) if bucket else (0, 0)):
+            self.wrong.discard(key)
+        else:
+            self.wrong.add(key)
+
+    def error_drift(self) -> float:
+        return max(
+            (
+                abs(self.errors[key] - bucket.squared_error * SQUARED_ERROR_UNIT)
+                / (bucket.squared_error * SQUARED_ERROR_UNIT)
+                for key, bucket in self.expected.items()
+                if bucket.squared_error and key in self.errors
+            ),
+            default=math.inf,
+        )
+
+
+def python_of(name: str) -> Path:
+    """The interpreter of a peer's own virtual environment."""
+    return FOLDER / name / ".venv" / "bin" / "python"
+
+
+def is_installed(name: str) -> bool:
+    """Whether ``make bench-peers`` has installed it, to the end."""
+    return (FOLDER / name / ".venv" / ".installed").exists()
+
+
+async def peer_drain(parts: Parts, data: DataSet, few: DataSet, name: str) -> PeerDrained:
+    """Drain the topics with a peer, and before that topics of a few records: what these take is its start.
+
+    Start here is all that is no draining: an interpreter, a virtual machine, groups, the wait for a commit. Raises
+    ``RuntimeError`` where the peer ends or says nothing.
+    """
+    start = await _run(parts, few, name)
+    whole = await _run(parts, data, name)
+    seconds = max(whole.seconds - start.seconds, LEAST_SECONDS)
+    return PeerDrained(
+        events_per_second=(data.records - few.records) / seconds,
+        start_seconds=start.seconds,
+        wrong_minutes=whole.wrong_minutes,
+        error_drift=whole.error_drift,
+        peak_rss_mb=whole.peak_rss_mb,
+    )
+
+
+async def _run(parts: Parts, data: DataSet, name: str) -> Run:
+    """One life of the peer's process."""
+    output = f"{data.prefix}{name}-{uuid.uuid4().hex[:8]}"
+    folder = parts.folder / output
+    await asyncio.to_thread(folder.mkdir)
+    partitions = [TopicPartition(output, number) for number in range(PARTITIONS)]
+    await asyncio.to_thread(_create_topic, parts, output)
+    argv = (
+        str(python_of(name)),
+        str(FOLDER / name / "drain.py"),
+        f"--servers={parts.broker.bootstrap_servers}",
+        f"--predictions={data.prefix}{PREDICTIONS.name}",
+        f"--labels={data.prefix}{LABELS.name}",
+        f"--output={output}",
+        f"--state={folder}",
+    )
+    spec = ProcessSpec(name=name, argv=argv, env={"PYTHONPATH": str(FOLDER)}, cwd=folder)
+    process = ManagedProcess(spec, parts.folder / f"{name}.log")
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=parts.broker.bootstrap_servers,
+        auto_offset_reset="earliest",
+        enable_auto_commit=False,
+        isolation_level="read_committed",
+    )
+    await consumer.start()
+    try:
+        consumer.assign(partitions)
+        # Answered only once every partition has its leader: from then on what is published is heard at once.
+        await consumer.end_offsets(partitions)
+        started = time.time()
+        process.start()
+        return await _listen(consumer, process, data, started)
+    finally:
+        await asyncio.to_thread(process.stop)
+        await consumer.stop()
+
+
+def _create_topic(parts: Parts, name: str) -> None:
+    """Records are stamped by the broker: a peer's time does not depend on how soon they are looked at."""
+    admin = AdminClient({"bootstrap.servers": parts.broker.bootstrap_servers})
+    topic = NewTopic(name, PARTITIONS, 1, config={"message.timestamp.type": "LogAppendTime"})
+    for created in admin.create_topics([topic]).values():
+        created.result()
+
+
+async def _listen(consumer: AIOKafkaConsumer, process: ManagedProcess, data: DataSet, started: float) -> Run:
+    """Take what the peer publishes until all of it is right, or it has said nothing for long."""
+    standing = Standing(data.buckets)
+    last, heard = 0, time.monotonic()
+    while standing.wrong:
+        batches = await consumer.getmany(timeout_ms=100, max_records=20_000)
+        records = [record for batch in batches.values() for record in batch]
+        for record in records:
+            standing.take(_document(record))
+        if records:
+            heard, last = time.monotonic(), max(last, *(record.timestamp for record in records))
+        elif time.monotonic() - heard > SILENCE_SECONDS:
+            break
+    if not last:
+        raise RuntimeError(f"{process.spec.name} published nothing: {process.last_words()}")
+    return Run(
+        seconds=last / 1000 - started,
+        wrong_minutes=len(standing.wrong),
+        error_drift=standing.error_drift(),
+        peak_rss_mb=peak_rss_mb_of_family(process.pid),
+    )
+
+
+def _document(record: Any) -> Mapping[str, Any]:
+    if record.value is None:  # a minute that is no more, named by its key
+        return {**json.loads(record.key), "evaluated": 0, "correct": 0, "squared_error": 0.0}
+    document: Mapping[str, Any] = json.loads(record.value)
+    return document
