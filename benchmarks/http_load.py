@@ -223,6 +223,8 @@ async def _load(url: str, seconds: int) -> Run:
         str(CONNECTIONS),
         "--duration",
         f"{seconds}s",
+        "--timeout",
+        "30s",
         "--latency",
         url,
     )
@@ -232,7 +234,7 @@ async def _load(url: str, seconds: int) -> Run:
     output = (await process.communicate())[0].decode()
     rate = re.search(r"Requests/sec:\s+([\d.]+)", output)
     tail = re.search(r"99%\s+([\d.]+)(us|ms|s)", output)
-    if rate is None or tail is None or "Non-2xx" in output:
+    if rate is None or tail is None or "Non-2xx" in output or "Socket errors" in output:
         raise RuntimeError(f"wrk could not load {url}: {output}")
     return {"requests_per_second": float(rate[1]), "p99_ms": float(tail[1]) * _UNITS[tail[2]]}
 

@@ -29,6 +29,8 @@ from shared.topics import LABELS, PREDICTIONS
 FOLDER = Path(__file__).with_name("peers")
 SILENCE_SECONDS = 90.0
 """After which a peer that has not come to the right sums is taken to have finished with wrong ones."""
+START_SECONDS = 240.0
+"""How long it may be silent before it has published anything."""
 LEAST_SECONDS = 0.1
 """Of a drain: where the data are few, as in a quick run, the times differ by chance alone."""
 SQUARED_ERROR_UNIT = 1e-12
@@ -184,7 +186,7 @@ async def _listen(consumer: AIOKafkaConsumer, process: ManagedProcess, data: Dat
             standing.take(_document(record))
         if records:
             heard, last = time.monotonic(), max(last, *(record.timestamp for record in records))
-        elif time.monotonic() - heard > SILENCE_SECONDS:
+        elif time.monotonic() - heard > (SILENCE_SECONDS if last else START_SECONDS):
             break
     if not last:
         raise RuntimeError(f"{process.spec.name} published nothing: {process.last_words()}")

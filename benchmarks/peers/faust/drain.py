@@ -36,7 +36,7 @@ def build(told: job.Job) -> faust.App:
             entity = event.get("entity_id") or event["prediction_id"]
             known = entities.get(entity) or {}
             for change in job.meet(known, event):
-                await changes.send(key=f"{change['model']} {change['minute']}", value=change)
+                changes.send_soon(key=f"{change['model']} {change['minute']}", value=change)
             entities[entity] = known
 
     @app.agent(changes)
@@ -50,4 +50,4 @@ def build(told: job.Job) -> faust.App:
 
 if __name__ == "__main__":
     app = build(job.arguments())
-    faust.Worker(app, loglevel="warning").execute_from_commandline()
+    faust.Worker(app, loglevel="info").execute_from_commandline()
