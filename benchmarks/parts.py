@@ -122,9 +122,9 @@ def _scratch_folder() -> Path:
 
 @asynccontextmanager
 async def running_parts() -> AsyncIterator[Parts]:
-    """A broker and a PostgreSQL, on a folder that goes afterwards."""
+    """Kafka itself and PostgreSQL, on a folder that goes afterwards. Raises ``UsageError`` without Kafka."""
     folder = await asyncio.to_thread(_scratch_folder)
-    kafka, server = broker.choose(data_dir=folder), postgres.choose(data_dir=folder)
+    kafka, server = broker.choose(data_dir=folder, broker="kafka"), postgres.choose(data_dir=folder)
     processes: list[ManagedProcess] = []
     try:
         for plan in (server, kafka):

@@ -32,7 +32,7 @@ SILENCE_SECONDS = 90.0
 START_SECONDS = 240.0
 """How long it may be silent before it has published anything."""
 LEAST_SECONDS = 0.1
-"""Of a drain: where the data are few, as in a quick run, the times differ by chance alone."""
+"""Of a drain: where the data are few, the times differ by chance alone."""
 SQUARED_ERROR_UNIT = 1e-12
 
 
@@ -112,18 +112,17 @@ def is_installed(name: str) -> bool:
     return (FOLDER / name / ".venv" / ".installed").exists()
 
 
-async def peer_drain(parts: Parts, data: DataSet, few: DataSet, name: str) -> PeerDrained:
+async def peer_drain(parts: Parts, data: DataSet, few: DataSet | None, name: str) -> PeerDrained:
     """Drain the topics with a peer, and before that topics of a few records: what these take is its start.
 
-    Start here is all that is no draining: an interpreter, a virtual machine, groups, the wait for a commit. Raises
-    ``RuntimeError`` where the peer ends or says nothing.
+    Start here is all that is no draining: an interpreter, a virtual machine, groups, the wait for a commit. It
+    counts as draining without ``few``. Raises ``RuntimeError`` where the peer ends or says nothing.
     """
-    start = await _run(parts, few, name)
+    start_seconds = (await _run(parts, few, name)).seconds if few else 0.0
     whole = await _run(parts, data, name)
-    seconds = max(whole.seconds - start.seconds, LEAST_SECONDS)
     return PeerDrained(
-        events_per_second=(data.records - few.records) / seconds,
-        start_seconds=start.seconds,
+        events_per_second=data.records / max(whole.seconds - start_seconds, LEAST_SECONDS),
+        start_seconds=start_seconds,
         wrong_minutes=whole.wrong_minutes,
         error_drift=whole.error_drift,
         peak_rss_mb=whole.peak_rss_mb,

@@ -18,6 +18,7 @@ def build(told: job.Job) -> faust.App:
         datadir=told.state,
         topic_partitions=PARTITIONS,
         web_enabled=False,
+        producer_linger=0.05,
     )
     events = app.topic(told.predictions, told.labels, key_type=str, key_serializer="raw", value_serializer="json")
     changes = app.topic(
@@ -50,4 +51,4 @@ def build(told: job.Job) -> faust.App:
 
 if __name__ == "__main__":
     app = build(job.arguments())
-    faust.Worker(app, loglevel="info").execute_from_commandline()
+    faust.Worker(app, loglevel="warning").execute_from_commandline()
