@@ -16,7 +16,8 @@ from itertools import pairwise
 from statistics import quantiles
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
 
 from benchmarks.dataset import Label, Prediction
 from benchmarks.hops import make_consumer

@@ -27,12 +27,8 @@ def write(blocks: Mapping[str, str], page: Path = PAGE) -> None:
     text = page.read_text(encoding="utf-8")
     for name, block in blocks.items():
         begin, end = f"<!-- generated: {name} -->", "<!-- end -->"
-        text, count = re.subn(
-            f"{re.escape(begin)}.*?{re.escape(end)}",
-            lambda _, new=f"{begin}\n{block}\n{end}": new,
-            text,
-            flags=re.DOTALL,
-        )
+        pattern = re.compile(f"(?<={re.escape(begin)}\n).*?(?={re.escape(end)})", re.DOTALL)
+        text, count = pattern.subn((block + "\n").replace("\\", r"\\"), text)
         if count != 1:
             raise ValueError(f"{page.name} must have the mark {begin!r} once")
     page.write_text(text, encoding="utf-8")
