@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
 
 from benchmarks.draining import Drained, bare_drain, service_drain
-from benchmarks.peer import is_installed, peer_drain
+from benchmarks.peer import is_installed, peer_drain, start_seconds
 from benchmarks.results import Measured, Run, middle, ratio
 from benchmarks.session import Session
 from shared.errors import UsageError
@@ -27,25 +27,32 @@ async def measure(session: Session, names: Collection[str]) -> dict[str, Measure
             raise UsageError(f"{peer} is not installed: make bench-peers")
         session.say(f"drain_vs_{peer} skipped: {peer} is not installed (make bench-peers)")
         peers.remove(peer)
+    # In a quick run nobody asks how fast they are.
+    starts = {
+        peer: 0.0 if session.scale.quick else await start_seconds(session.parts, await session.few(), peer)
+        for peer in peers
+    }
     rounds: list[dict[str, dict[str, float]]] = []
     for number in range(session.scale.rounds):
-        found = await _round(session, names, peers)
+        found = await _round(session, names, starts)
         rounds.append(found)
         for who, run in found.items():
             session.say(f"round {number + 1}: {who} {run['events_per_second']:,.0f} events/s")
     return _figures(rounds, names, peers)
 
 
-async def _round(session: Session, names: Collection[str], peers: Collection[str]) -> dict[str, dict[str, float]]:
+async def _round(
+    session: Session, names: Collection[str], starts: Mapping[str, float]
+) -> dict[str, dict[str, float]]:
     parts, data = session.parts, await session.data()
     quick = session.scale.quick
     found: dict[str, dict[str, float]] = {}
     if BARE in names:
         found["bare"] = {"events_per_second": await bare_drain(parts, data)}
     found["trueward"] = _as_run(await service_drain(parts, data, meet_boundary=not quick))
-    for peer in peers:
+    for peer, start in starts.items():
         sample = await session.sample() if peer in PEERS_ON_A_SAMPLE else data
-        found[peer] = asdict(await peer_drain(parts, sample, await session.few(), peer))
+        found[peer] = asdict(await peer_drain(parts, sample, peer, start))
     if SCALING in names:
         several = await service_drain(parts, data, instances=session.scale.instances, meet_boundary=not quick)
         found["several"] = _as_run(several)

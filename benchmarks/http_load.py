@@ -105,7 +105,6 @@ async def fill_trend(dsn: str, minutes: int) -> None:
     connection = await asyncpg.connect(dsn)
     try:
         async with connection.transaction():
-            await connection.execute("DELETE FROM metrics.snapshot WHERE model <> $1", MODEL)
             await connection.execute(
                 """
                 DELETE FROM metrics.snapshot

@@ -27,7 +27,7 @@ from benchmarks.session import Session
 from deploy.local.processes import ManagedProcess, ProcessSpec
 from shared.broker import create_missing_topics, make_producer
 from shared.settings import Settings
-from shared.topics import ALERTS, LABELS, POLICIES, PREDICTIONS
+from shared.topics import ALERTS, LABELS, POLICIES, PREDICTIONS, SNAPSHOTS
 
 NAMES = ("alert_p99_vs_three_hops",)
 HOPS = 3
@@ -54,15 +54,29 @@ async def measure(session: Session) -> dict[str, Measured]:
             await clients.begin()
             alerts, crossings = [], []
             for number in range(session.scale.labels_timed):
-                alerts.append(await clients.alert_seconds(outcome=number % 2))
+                alerts.append(await clients.alert(outcome=number % 2))
                 crossings.append(await hops.seconds())
-    runs = ({**_percentiles("alert", alerts), **_percentiles("hops", crossings)},)
-    return {NAMES[0]: Measured(runs[0]["alert_p99_ms"] / runs[0]["hops_p99_ms"], runs)}
+    run = {
+        **_percentiles("alert", [alert.heard for alert in alerts]),
+        **_percentiles("hops", crossings),
+        **_percentiles("snapshot_published", [alert.snapshot_published for alert in alerts]),
+        **_percentiles("alert_published", [alert.published for alert in alerts]),
+    }
+    return {NAMES[0]: Measured(run["alert_p99_ms"] / run["hops_p99_ms"], (run,))}
 
 
 def _percentiles(name: str, seconds: list[float]) -> dict[str, float]:
     cuts = quantiles(seconds, n=100, method="inclusive")
-    return {f"{name}_p50_ms": cuts[49] * 1000, f"{name}_p99_ms": cuts[98] * 1000, f"{name}_count": len(seconds)}
+    return {f"{name}_p50_ms": cuts[49] * 1000, f"{name}_p99_ms": cuts[98] * 1000}
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """Seconds from the boundary until the broker had the snapshot and the alert, and a consumer the alert."""
+
+    snapshot_published: float
+    published: float
+    heard: float
 
 
 @asynccontextmanager
@@ -86,6 +100,7 @@ class Clients:
     settings: Settings
     producer: AIOKafkaProducer
     alerts: AIOKafkaConsumer
+    snapshots: AIOKafkaConsumer
     phase: random.Random
 
     async def begin(self) -> None:
@@ -95,11 +110,11 @@ class Clients:
         await self._send(PREDICTIONS.name, prediction.value(), ENTITY)
         await self._label(outcome=1)
         # A first breach and its end, not timed: everything has run once then.
-        await self.alert_seconds(outcome=0)
-        await self.alert_seconds(outcome=1)
+        await self.alert(outcome=0)
+        await self.alert(outcome=1)
 
-    async def alert_seconds(self, *, outcome: int) -> float:
-        """From the boundary whose snapshot includes the label until the alert's change is in the hand."""
+    async def alert(self, *, outcome: int) -> Alert:
+        """Send a label and wait for the alert's change; timed from the boundary whose snapshot includes it."""
         await asyncio.sleep(self.phase.uniform(0, 0.8))
         await self._label(outcome=outcome)
         awaited = "resolved" if outcome else "opened"
@@ -109,7 +124,12 @@ class Clients:
                 heard = time.time()
                 change = json.loads(record.value)
                 if change["transition"] == awaited:
-                    return heard - datetime.fromisoformat(change["as_of"]).timestamp()
+                    break
+            boundary = datetime.fromisoformat(change["as_of"]).timestamp()
+            snapshot = await self.snapshots.getone()
+            while json.loads(snapshot.value)["snapshot_id"] != change["snapshot_id"]:
+                snapshot = await self.snapshots.getone()
+        return Alert(snapshot.timestamp / 1000 - boundary, record.timestamp / 1000 - boundary, heard - boundary)
 
     async def _label(self, *, outcome: int) -> None:
         label = Label(ENTITY, outcome, time.time_ns() // 1000)
@@ -122,14 +142,16 @@ class Clients:
 @asynccontextmanager
 async def _clients(settings: Settings) -> AsyncIterator[Clients]:
     producer = make_producer(settings, "bench")
-    alerts = make_consumer(settings, settings.topic_prefix + ALERTS.name)
-    await producer.start()
-    await alerts.start()
+    alerts, snapshots = (
+        make_consumer(settings, settings.topic_prefix + topic.name) for topic in (ALERTS, SNAPSHOTS)
+    )
     try:
-        yield Clients(settings, producer, alerts, random.Random(1))
+        for client in (producer, alerts, snapshots):
+            await client.start()
+        yield Clients(settings, producer, alerts, snapshots, random.Random(1))
     finally:
-        await alerts.stop()
-        await producer.stop()
+        for client in (snapshots, alerts, producer):
+            await client.stop()
 
 
 @dataclass

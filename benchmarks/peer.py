@@ -113,17 +113,24 @@ def is_installed(name: str) -> bool:
     return (FOLDER / name / ".venv" / ".installed").exists()
 
 
-async def peer_drain(parts: Parts, data: DataSet, few: DataSet | None, name: str) -> PeerDrained:
-    """Drain the topics with a peer, and before that topics of a few records: what these take is its start.
+async def start_seconds(parts: Parts, few: DataSet, name: str) -> float:
+    """What a peer takes for topics of a few records: all that is no draining.
 
-    Start here is all that is no draining: an interpreter, a virtual machine, groups, the wait for a commit. It
-    counts as draining without ``few``. Raises ``RuntimeError`` where the peer ends or says nothing.
+    An interpreter, a virtual machine, joining a group, the wait for a commit. Raises ``RuntimeError`` where it
+    ends or says nothing.
     """
-    start_seconds = (await _run(parts, few, name)).seconds if few else 0.0
+    return (await _run(parts, few, name)).seconds
+
+
+async def peer_drain(parts: Parts, data: DataSet, name: str, start: float) -> PeerDrained:
+    """Drain the topics with a peer; the seconds of its ``start`` are not counted.
+
+    Raises ``RuntimeError`` where the peer ends or says nothing.
+    """
     whole = await _run(parts, data, name)
     return PeerDrained(
-        events_per_second=data.records / max(whole.seconds - start_seconds, LEAST_SECONDS),
-        start_seconds=start_seconds,
+        events_per_second=data.records / max(whole.seconds - start, LEAST_SECONDS),
+        start_seconds=start,
         wrong_minutes=whole.wrong_minutes,
         error_drift=whole.error_drift,
         peak_rss_mb=whole.peak_rss_mb,

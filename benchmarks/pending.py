@@ -32,8 +32,8 @@ async def measure(session: Session) -> dict[str, Measured]:
         await parts.execute("CHECKPOINT", filled)
         session.say(f"{session.scale.pending:,} predictions wait in the store")
         for _ in range(1 if quick else ROUNDS):
-            empty = await service_drain(parts, data, meet_boundary=not quick)
-            full = await service_drain(parts, data, template=filled, meet_boundary=not quick)
+            empty = await service_drain(parts, data, meet_boundary=False)
+            full = await service_drain(parts, data, template=filled, meet_boundary=False)
             runs.append(
                 {
                     "pending_events_per_second": full.events_per_second,

@@ -70,9 +70,9 @@ class Session:
         """A tenth of it, in topics of its own, for peers that would take too long."""
         return await self._preloaded(self.scale.sample)
 
-    async def few(self) -> DataSet | None:
-        """As good as nothing, to tell the start of a peer from its work; None where speed does not matter."""
-        return None if self.scale.quick else await self._preloaded(FEW)
+    async def few(self) -> DataSet:
+        """As good as nothing, to tell the start of a peer from its work."""
+        return await self._preloaded(FEW)
 
     async def _preloaded(self, count: int) -> DataSet:
         if count not in self._data:
