@@ -112,8 +112,8 @@ async def _profile(session: Session) -> dict[str, str]:
 
 def _line(name: str, one: Measured) -> str:
     figure = results.figure_named(name)
-    verdict = "met" if figure.is_met_by(one.value) else "missed"
-    return f"{name}: {one.value:.3g} ({figure.unit} {figure.target:g}: {verdict})"
+    verdict = "met" if figure.is_met_by(one.value, one.runs) else "missed"
+    return f"{name}: {one.value:.3g} ({figure.target_in_words()}: {verdict})"
 
 
 if __name__ == "__main__":

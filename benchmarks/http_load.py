@@ -20,7 +20,7 @@ from benchmarks import constant_gateway
 from benchmarks.dataset import SECOND, events
 from benchmarks.draining import metrics_services, until_taken
 from benchmarks.parts import Parts, create_topics, flush, keyed_producer, send
-from benchmarks.results import Measured, Run, middle, ratio
+from benchmarks.results import Measured, Run, ratio
 from benchmarks.session import Session
 from deploy.local.processes import LOOPBACK, ManagedProcess, free_port
 from shared.errors import UsageError
@@ -242,9 +242,12 @@ def _figures(rounds: Collection[dict[str, Run]]) -> dict[str, Measured]:
     def runs(*kinds: str) -> tuple[Run, ...]:
         return tuple({f"{kind}_{key}": one[kind][key] for kind in kinds for key in one[kind]} for one in rounds)
 
+    both = runs("monitoring", "constant")
     measured = {
         MONITORING: ratio(
-            runs("monitoring", "constant"), "monitoring_requests_per_second", "constant_requests_per_second"
+            ({**run, "p99_ratio": run["monitoring_p99_ms"] / run["constant_p99_ms"]} for run in both),
+            "monitoring_requests_per_second",
+            "constant_requests_per_second",
         ),
         TREND: ratio(runs("trend", "monitoring"), "trend_p99_ms", "monitoring_p99_ms"),
     }
@@ -253,8 +256,3 @@ def _figures(rounds: Collection[dict[str, Run]]) -> dict[str, Measured]:
             runs("constant", "raw"), "constant_requests_per_second", "raw_requests_per_second"
         )
     return measured
-
-
-def p99_ratio(runs: Collection[Run]) -> float:
-    """The second half of monitoring's target: its p99 against the constant body's."""
-    return middle(runs, "monitoring_p99_ms") / middle(runs, "constant_p99_ms")

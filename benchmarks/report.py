@@ -40,11 +40,11 @@ def figures_block(results: Results) -> str:
     for figure in FIGURES:
         found = results.get(figure.name)
         value = "not measured" if found is None else f"**{found['value']:g}**"
-        verdict = "" if found is None else "met" if figure.is_met_by(found["value"]) else "**missed**"
-        unit = "" if figure.measure == "ratio" else f" {figure.measure}"
-        rows.append(
-            (f"`{figure.name}`", figure.what, value + unit, f"{figure.sense} {figure.target:g}{unit}", verdict)
+        verdict = (
+            "" if found is None else "met" if figure.is_met_by(found["value"], found["runs"]) else "**missed**"
         )
+        unit = "" if figure.measure == "ratio" else f" {figure.measure}"
+        rows.append((f"`{figure.name}`", figure.what, value + unit, figure.target_in_words(), verdict))
     return table(("figure", "what", "value", "target", ""), rows)
 
 

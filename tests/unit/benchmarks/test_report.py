@@ -53,6 +53,13 @@ def test_a_figure_measured_anew_takes_the_place_of_the_old_one_alone(tmp_path: P
     assert block.count("not measured") == len(NAMES) - 2
 
 
+def test_half_a_target_is_not_enough() -> None:
+    figure = results.figure_named("monitoring_vs_constant_body")
+    assert figure.is_met_by(0.7, [{"p99_ratio": 1.9}])
+    assert not figure.is_met_by(0.7, [{"p99_ratio": 2.0}])
+    assert not figure.is_met_by(0.5, [{"p99_ratio": 1.9}])
+
+
 def test_a_ratio_is_of_medians() -> None:
     runs = [{"a": 1.0, "b": 1.0}, {"a": 10.0, "b": 2.0}, {"a": 3.0, "b": 30.0}]
     assert results.ratio(runs, "a", "b").value == 1.5
