@@ -99,7 +99,7 @@ async def service_drain(
 
     Raises ``NotExactError``. ``meet_boundary`` waits so that snapshots of a minute's boundary are cut meanwhile.
     """
-    await asyncio.to_thread(parts.forget_groups, data.prefix)
+    await asyncio.to_thread(parts.forget_group, f"{data.prefix}metrics")
     async with parts.database(template) as database:
         settings = parts.settings(prefix=data.prefix, database=database)
         connection = await asyncpg.connect(parts.dsn(database))

@@ -6,6 +6,7 @@ import asyncio
 import shutil
 import sys
 import tempfile
+import time
 import uuid
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -14,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 import asyncpg
-from confluent_kafka import KafkaException, Producer
+from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 
 from benchmarks.dataset import Bucket, BucketKey, Event, Expected, events
@@ -28,6 +29,7 @@ from shared.settings import Settings
 from shared.topics import LABELS, PREDICTIONS, TOPICS
 
 PARTITIONS = 16
+GROUP_PATIENCE_SECONDS = 60.0
 LEFT_IN_THE_QUEUE = 50_000
 """Records that may wait in the producer before the generator waits for it."""
 
@@ -104,13 +106,25 @@ class Parts:
         finally:
             await connection.close()
 
-    def forget_groups(self, prefix: str) -> None:
-        """Remove what consumer groups of a prefix have committed, so that the next one starts at the beginning."""
+    def forget_group(self, group: str) -> None:
+        """Remove what a consumer group has committed, so that the next one starts at the beginning.
+
+        Waits for its last member to be given up, which one that was killed is only after its session's timeout.
+        """
         admin = AdminClient({"bootstrap.servers": self.broker.bootstrap_servers})
-        groups = admin.list_consumer_groups(request_timeout=10).result().valid
-        names = [group.group_id for group in groups if group.group_id.startswith(prefix)]
-        for removed in admin.delete_consumer_groups(names, request_timeout=10).values() if names else ():
-            removed.result()
+        deadline = time.monotonic() + GROUP_PATIENCE_SECONDS
+        while True:
+            try:
+                admin.delete_consumer_groups([group], request_timeout=10)[group].result()
+            except KafkaException as error:
+                code = error.args[0].code()
+                if code == KafkaError.GROUP_ID_NOT_FOUND:
+                    return
+                if code != KafkaError.NON_EMPTY_GROUP or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.5)
+            else:
+                return
 
 
 def _scratch_folder() -> Path:
