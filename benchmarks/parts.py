@@ -30,6 +30,15 @@ from shared.topics import LABELS, PREDICTIONS, TOPICS
 
 PARTITIONS = 16
 GROUP_PATIENCE_SECONDS = 60.0
+PASSING = frozenset(
+    {
+        KafkaError.NON_EMPTY_GROUP,
+        KafkaError.NOT_COORDINATOR,
+        KafkaError.COORDINATOR_NOT_AVAILABLE,
+        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    }
+)
+"""Why a group cannot be removed yet: a member is left, or a broker that has just started has no groups so far."""
 LEFT_IN_THE_QUEUE = 50_000
 """Records that may wait in the producer before the generator waits for it."""
 
@@ -120,7 +129,7 @@ class Parts:
                 code = error.args[0].code()
                 if code == KafkaError.GROUP_ID_NOT_FOUND:
                     return
-                if code != KafkaError.NON_EMPTY_GROUP or time.monotonic() > deadline:
+                if code not in PASSING or time.monotonic() > deadline:
                     raise
                 time.sleep(0.5)
             else:
