@@ -27,8 +27,9 @@ def write(blocks: Mapping[str, str], page: Path = PAGE) -> None:
     text = page.read_text(encoding="utf-8")
     for name, block in blocks.items():
         begin, end = f"<!-- generated: {name} -->", "<!-- end -->"
-        pattern = re.compile(f"(?<={re.escape(begin)}\n).*?(?={re.escape(end)})", re.DOTALL)
-        text, count = pattern.subn((block + "\n").replace("\\", r"\\"), text)
+        pattern = re.compile(f"({re.escape(begin)}\\n).*?({re.escape(end)})", re.DOTALL)
+        literally = f"{block}\n".replace("\\", r"\\")
+        text, count = pattern.subn(rf"\g<1>{literally}\g<2>", text)
         if count != 1:
             raise ValueError(f"{page.name} must have the mark {begin!r} once")
     page.write_text(text, encoding="utf-8")

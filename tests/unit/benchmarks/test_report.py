@@ -70,6 +70,13 @@ def test_blocks_are_replaced_between_their_marks(tmp_path: Path) -> None:
     page.write_text("by hand\n<!-- generated: one -->\nold\n<!-- end -->\nby hand too\n")
     report.write({"one": r"new \1"}, page)
     assert page.read_text() == "by hand\n<!-- generated: one -->\nnew \\1\n<!-- end -->\nby hand too\n"
+    page.write_text("<!-- generated: one -->\n<!-- end -->\n<!-- generated: two -->\nold\n<!-- end -->\n")
+    report.write({"one": "new"}, page)
+    assert (
+        page.read_text()
+        == "<!-- generated: one -->\nnew\n<!-- end -->\n<!-- generated: two -->\nold\n<!-- end -->\n"
+    )
+    page.write_text("by hand")
     with pytest.raises(ValueError, match="two"):
         report.write({"two": ""}, page)
 
