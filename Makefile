@@ -20,7 +20,7 @@ demo: install
 	$(BIN)/python -m examples.flights $(ARGS)
 
 test: install lint
-	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # Every attack on bad input for so many seconds, by seeds of its own: half an hour and a bit with the default.
 SECONDS ?= 120

@@ -112,6 +112,26 @@ async def holding_records(
         await reader.stop()
 
 
+async def start_asker(settings: Settings) -> AIOKafkaConsumer:
+    """A client that reads nothing and asks where logs begin and end.
+
+    A consumer would ask on the connection that it fetches on, and its questions would wait, one after the other,
+    until a fetch that finds nothing ends. Raises aiokafka's errors when the broker is away.
+    """
+    asker = AIOKafkaConsumer(
+        bootstrap_servers=settings.kafka_bootstrap_servers,
+        client_id="trueward-asker",
+        enable_auto_commit=False,
+        metadata_max_age_ms=METADATA_SECONDS * 1000,
+    )
+    try:
+        await asker.start()
+    except BaseException:
+        await asker.stop()
+        raise
+    return asker
+
+
 async def _brokers(admin: AIOKafkaAdminClient) -> list[Any]:
     return list((await admin.describe_cluster())["brokers"])
 

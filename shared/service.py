@@ -8,16 +8,14 @@ import os
 import signal
 import socket
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
-from datetime import datetime
 from functools import partial
 from typing import Any, Literal, TypeVar
 
 import asyncpg
 import structlog
 import uvicorn
-from aiokafka import TopicPartition
 from faststream.kafka import KafkaBroker
 from opentelemetry import trace
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -31,10 +29,10 @@ from shared.broker import (
     AssignmentWatch,
     close_producer,
     create_missing_topics,
-    holding_records,
     make_broker,
     make_producer,
     sender,
+    start_asker,
     subscribe,
 )
 from shared.clock import Clock, WallClock
@@ -42,13 +40,13 @@ from shared.consumer import Consumer
 from shared.database import connect_pool, require_migrations
 from shared.effects import Effects, Handler, outbox_channel
 from shared.errors import USAGE_EXIT_CODE, ServiceExit, TruewardError, UsageError
-from shared.inbox import Place
+from shared.input import Input
 from shared.instruments import BREAKER_TRIPPED
 from shared.listener import Listener
 from shared.outbox import Relay
 from shared.retries import until_done
 from shared.settings import Settings
-from shared.topics import Service, Topic, read_by
+from shared.topics import Service, read_by
 
 PROBE_SECONDS = 2.0
 CLOSE_SECONDS = 5.0
@@ -79,88 +77,6 @@ class Context:
                 yield effects
                 await effects.flush()
         effects.committed()
-
-
-@dataclass
-class Input:
-    """The service's side of its input topics, for loops that must know more than their records."""
-
-    settings: Settings
-    consumer: Consumer | None = None
-    _without_records: dict[Place, tuple[int, int]] = field(default_factory=dict)
-
-    async def places(self, topics: tuple[Topic, ...]) -> set[Place]:
-        """Every partition of the topics that the broker has now. Raises ``ConnectionError`` while unknown."""
-        kafka = self._kafka()
-        found: set[Place] = set()
-        for topic in topics:
-            partitions = kafka.partitions_for_topic(self.settings.topic_prefix + topic.name)
-            if not partitions:
-                raise ConnectionError(f"the partitions of {topic.name} are not known yet")
-            found |= {(topic.name, partition) for partition in partitions}
-        return found
-
-    async def log_ends(self, places: set[Place]) -> dict[Place, int]:
-        """Where each partition's log ends now."""
-        partitions = self._partitions(places)
-        ends = await self._kafka().end_offsets(list(partitions))
-        return {partitions[partition]: end for partition, end in ends.items()}
-
-    async def received_before(self, places: set[Place], moment: datetime) -> dict[Place, int]:
-        """The offset below which a partition's records were received before ``moment``, where there are any."""
-        partitions, kafka = self._partitions(places), self._kafka()
-        beginnings = await kafka.beginning_offsets(list(partitions))
-        # The ends first: what arrives between the two questions came after the moment.
-        ends = await kafka.end_offsets(list(partitions))
-        milliseconds = int(moment.timestamp() * 1000)
-        later = await kafka.offsets_for_times(dict.fromkeys(partitions, milliseconds))
-        found = {}
-        for partition, place in partitions.items():
-            first_later = later.get(partition)
-            offset = ends[partition] if first_later is None else first_later.offset
-            if offset > beginnings[partition]:
-                found[place] = offset
-        return found
-
-    async def unread(self, taken: Mapping[Place, int], ends: Mapping[Place, int]) -> set[Place]:
-        """The partitions that hold a record below their end which was not taken.
-
-        A log may end in markers of transactions, which no reader is ever given: then its end is never reached.
-        """
-        spans = {place: (taken.get(place, 0), end) for place, end in ends.items() if taken.get(place, 0) < end}
-        asked = {place: span for place, span in spans.items() if self._without_records.get(place) != span}
-        if not asked:
-            return set()
-        partitions = self._partitions(set(asked))
-        found = await holding_records(
-            self.settings, {partition: asked[place] for partition, place in partitions.items()}
-        )
-        unread = {partitions[partition] for partition in found}
-        # What has no records now never gets any: logs only grow at their ends.
-        self._without_records |= {place: span for place, span in asked.items() if place not in unread}
-        return unread
-
-    def release(self, reached: int) -> None:
-        """Read on in every partition that the handler held until less than ``reached``."""
-        if self.consumer is not None:
-            self.consumer.release(reached)
-
-    @property
-    def held_changed(self) -> asyncio.Event:
-        """Set whenever a partition begins to wait."""
-        return self._started().held_changed
-
-    def _partitions(self, places: set[Place]) -> dict[TopicPartition, Place]:
-        prefix = self.settings.topic_prefix
-        return {TopicPartition(prefix + topic, number): (topic, number) for topic, number in places}
-
-    def _kafka(self) -> Any:
-        return self._started().kafka
-
-    def _started(self) -> Consumer:
-        if self.consumer is None or self.consumer.kafka is None:
-            raise ConnectionError("the consumer has not started yet")
-        return self.consumer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -292,6 +208,7 @@ class Worker:
         broker = await until_done("Kafka", lambda: self._start_consuming(consumer, failed))
         self._health.broker = broker
         try:
+            context.input.asker = await until_done("Kafka", lambda: start_asker(context.settings))
             self._health.waiting_for = None
             async with asyncio.TaskGroup() as group:
                 group.create_task(_end_with(failed))
@@ -304,6 +221,8 @@ class Worker:
                     group.create_task(_for_ever(name, partial(loop, context)))
                 group.create_task(_for_ever("listener", context.listener.run))
         finally:
+            if context.input.asker is not None:
+                await context.input.asker.stop()
             await broker.stop()
 
     async def _stop_with_the_others(self, broker: KafkaBroker, pool: asyncpg.Pool[Any]) -> None:

@@ -17,11 +17,12 @@ from shared.clock import WallClock
 from shared.database import connect_pool
 from shared.effects import Effects, outbox_channel
 from shared.errors import Refusal
+from shared.input import Input
 from shared.instruments import DEAD_LETTERS_TOTAL, PUBLISHED_TOTAL
 from shared.listener import Listener
 from shared.outbox import QUERIES, Message, Relay
 from shared.records import Record
-from shared.service import Context, Input
+from shared.service import Context
 from shared.settings import Settings
 from tests.kernel_world import OUTPUT, SERVICE, Tallied, change, eventually, query
 from tests.support import RECEIVED_AT
