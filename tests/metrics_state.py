@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
+from services.metrics.rebuilding import models_to_rebuild, rebuild_model
 from shared.contracts.base import canonical_json
 from shared.contracts.snapshots import Metrics
 from tests.metrics_world import START_SECONDS, Fact, MetricsWorld
@@ -23,6 +24,23 @@ FORMULAS = {
 SUMS = ("predictions", "labelled", "evaluated", "correct", "positives", "predicted_positives")
 
 
+async def every_byte(world: MetricsWorld) -> dict[str, list[str]]:
+    """Every row of what is summed and counted, as PostgreSQL writes it."""
+    tables = ("bucket", "bucket_detail", "label_bucket", "model")
+    return {
+        table: [row[0] for row in await world.pool.fetch(f"SELECT t::text FROM {table} AS t ORDER BY 1")]
+        for table in tables
+    }
+
+
+async def assert_nothing_to_rebuild(world: MetricsWorld) -> None:
+    """Every bucket, label bucket and count is what the raw rows, and what was kept of those that are gone, say."""
+    async with world.pool.acquire() as connection:
+        for model in await models_to_rebuild(connection):
+            findings = await rebuild_model(connection, model.model_id, check=True)
+            assert (findings.differences, findings.raw_predictions) == ([], model.predictions)
+
+
 async def buckets_of(world: MetricsWorld) -> dict[tuple[str, str, str, str, int, int], tuple[dict[str, int], Any]]:
     """Every bucket that holds anything, in the form of the plain recomputation."""
     found = {}
@@ -32,7 +50,7 @@ async def buckets_of(world: MetricsWorld) -> dict[tuple[str, str, str, str, int,
         "detail.absolute_error, detail.squared_error AS detail_squared_error, detail.classes "
         "FROM bucket JOIN series USING (series_id) JOIN version USING (version_id) "
         "JOIN model ON model.model_id = series.model_id "
-        "LEFT JOIN bucket_detail AS detail USING (series_id, width, start)"
+        "LEFT JOIN bucket_detail AS detail USING (series_id, width, start) WHERE bucket.width > 0"
     ):
         sums = {name: row[name] for name in SUMS if row[name]}
         sums |= {name: int(row[name]) for name in ("squared_error", "log_loss") if row[name]}
@@ -71,9 +89,9 @@ async def winning_labels_of(world: MetricsWorld) -> list[tuple[int, Any]]:
     )
 
 
-async def assert_state(world: MetricsWorld, facts: Sequence[Fact]) -> Plain:
-    """The whole state of the join is what the set of events stands for."""
-    plain = Plain(facts)
+async def assert_state(world: MetricsWorld, facts: Sequence[Fact], **horizons: int) -> Plain:
+    """The whole state of the join is what the set of events stands for; horizons in seconds."""
+    plain = Plain(facts, **horizons)
     assert await buckets_of(world) == plain.buckets()
     assert await label_buckets_of(world) == plain.label_buckets()
     labels = [(at, outcome if outcome is None or isinstance(outcome, str) else float(outcome))

@@ -32,7 +32,7 @@ STATE = (
     *("clock", "partition_time", "version", "segment", "series", "model", "prediction", "label", "bucket"),
     *("class_set", "class", "answer", "bucket_detail"),
     *("label_bucket", "pipeline_run", "model_version_event", "policy_event", "snapshot", "latest_figures"),
-    *("inbox", "outbox"),
+    *("superseded_label", "retention", "inbox", "outbox"),
 )
 
 
@@ -143,12 +143,14 @@ class HandInput:
 class MetricsWorld:
     """One instance of the service on a database; ``take`` is a batch, ``cut`` a boundary."""
 
-    def __init__(self, pool: asyncpg.Pool[Any], *, clock: str = "wall", interval: int = MINUTE) -> None:
+    def __init__(
+        self, pool: asyncpg.Pool[Any], *, clock: str = "wall", interval: int = MINUTE, **more: Any
+    ) -> None:
         self.pool = pool
         self.clock = SetClock()
         self.input = HandInput()
         self.feed = Feed()
-        settings = MetricsSettings(clock=clock, snapshot_interval=timedelta(seconds=interval))
+        settings = MetricsSettings(clock=clock, snapshot_interval=timedelta(seconds=interval), **more)
         self.context = Context(
             service="metrics",
             settings=settings,
@@ -157,7 +159,7 @@ class MetricsWorld:
             listener=Listener("", role="metrics", application_name="test"),
             input=self.input,  # type: ignore[arg-type]  # stands in for Kafka
         )
-        self.handler = make_handler(settings.clock, interval)
+        self.handler = make_handler(settings.clock, interval, clocks.horizons_of(settings))
 
     async def begin(self) -> None:
         """Start the deployment's clock, as the service does."""

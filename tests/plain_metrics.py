@@ -76,8 +76,17 @@ class Plain:
     Policies are the exception: of several of one model the last in the list is the last received.
     """
 
-    def __init__(self, facts: Iterable[Fact], *, interval: int = 60) -> None:
+    def __init__(
+        self,
+        facts: Iterable[Fact],
+        *,
+        interval: int = 60,
+        label_horizon: int = 90 * 86_400,
+        correction_horizon: int = 30 * 86_400,
+    ) -> None:
         self.bucket = min(60, interval)
+        self.label_horizon = label_horizon * SECOND
+        self.heard: dict[str, list[tuple[int, Any]]] = defaultdict(list)
         self.predictions: dict[str, dict[str, Any]] = {}
         self.labels: dict[str, tuple[int, Any]] = {}
         self.policies: dict[str, dict[str, Any]] = {}
@@ -86,16 +95,28 @@ class Plain:
         self.models: set[str] = set()
         for topic, event in facts:
             getattr(self, "_" + topic.name.replace("-", "_"))(event)
+        for entity, heard in self.heard.items():
+            last = self.first(entity) + correction_horizon * SECOND
+            self.labels[entity] = max((one for one in heard if one[0] <= last), key=self._rank)
 
     def _predictions(self, event: dict[str, Any]) -> None:
         self.predictions.setdefault(event["prediction_id"], event)
         self.models.add(event["model"])
 
     def _labels(self, event: dict[str, Any]) -> None:
-        found = (micro(event["observed_at"]), event["outcome"])
-        standing = self.labels.get(event["entity_id"])
-        if standing is None or self._rank(found) > self._rank(standing):
-            self.labels[event["entity_id"]] = found
+        self.heard[event["entity_id"]].append((micro(event["observed_at"]), event["outcome"]))
+
+    def first(self, entity: str) -> int:
+        """When the first of an entity's labels was observed."""
+        return min(observed_at for observed_at, _ in self.heard[entity])
+
+    def label_of(self, event: dict[str, Any]) -> tuple[int, Any] | None:
+        """The label that counts for a prediction: none whose first lies beyond the label horizon."""
+        entity = self.entity_of(event)
+        if entity not in self.labels:
+            return None
+        apart = abs(self.first(entity) - micro(event["predicted_at"]))
+        return self.labels[entity] if apart <= self.label_horizon else None
 
     @staticmethod
     def _rank(found: tuple[int, Any]) -> tuple[Any, ...]:
@@ -138,7 +159,7 @@ class Plain:
 
     def evaluation(self, event: dict[str, Any]) -> Evaluated | Classified | Measured | None:
         """What a prediction and the label of its entity make; None while they make nothing."""
-        observed_at, outcome = self.labels.get(self.entity_of(event), (0, None))
+        observed_at, outcome = self.label_of(event) or (0, None)
         predicted_at = micro(event["predicted_at"])
         place: dict[str, Any] = {
             "model": event["model"],
@@ -189,9 +210,9 @@ class Plain:
         }
 
     def known_labels(self, model: str) -> dict[str, tuple[int, Any]]:
-        """The winning labels of the entities that the model has predicted."""
-        entities = {self.entity_of(one) for one in self.predictions.values() if one["model"] == model}
-        return {entity: self.labels[entity] for entity in entities if entity in self.labels}
+        """The winning labels of the entities that the model has predicted, not too long before or after."""
+        own = [one for one in self.predictions.values() if one["model"] == model]
+        return {self.entity_of(one): label for one in own if (label := self.label_of(one)) is not None}
 
     def label_buckets(self) -> dict[tuple[str, int], tuple[int, int | None, int | None]]:
         """By model and start: labelled entities, newest label, newest data; empty ones left out."""

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from services.metrics.clocks import interval_of, run_clock
+from services.metrics.clocks import horizons_of, interval_of, run_clock
 from services.metrics.handlers import make_handler
+from services.metrics.retention import keep_within_bounds
 from services.metrics.settings import MetricsSettings
 from shared.effects import Handler
 from shared.service import Context, ServiceDefinition, run
 
 
 def _handler_for(context: Context) -> Handler:
-    return make_handler(context.settings.clock, interval_of(context.settings))
+    settings = context.settings
+    return make_handler(settings.clock, interval_of(settings), horizons_of(settings))
 
 
-DEFINITION = ServiceDefinition(name="metrics", handler_for=_handler_for, background=(run_clock,))
+DEFINITION = ServiceDefinition(
+    name="metrics", handler_for=_handler_for, background=(run_clock, keep_within_bounds)
+)
 
 
 def main() -> None:

@@ -21,11 +21,13 @@ from services.metrics.domain.clock import (
     wall_boundary,
     why_not_this_clock,
 )
+from services.metrics.domain.horizons import Horizons, why_not_these
 from services.metrics.handlers import CLOCK_CHANNEL
 from services.metrics.instruments import LAST_AS_OF_SECONDS, SNAPSHOTS_TOTAL
 from services.metrics.intake import CLOCK_TOPICS, microseconds
 from services.metrics.resuming import take_back
-from services.metrics.store import QUERIES
+from services.metrics.settings import MetricsSettings
+from services.metrics.store import QUERIES, begun_horizons
 from shared.database import Connection
 from shared.errors import UsageError
 from shared.inbox import Place
@@ -48,11 +50,24 @@ def interval_of(settings: Settings) -> int:
     return int(settings.snapshot_interval.total_seconds())
 
 
+def horizons_of(settings: Settings) -> Horizons:
+    """How long predictions wait and labels may be corrected."""
+    found = settings_of(settings)
+    return Horizons.of(found.label_horizon, found.correction_horizon)
+
+
+def settings_of(settings: Settings) -> MetricsSettings:
+    """The service's own settings. Raises ``UsageError`` where it was started with another's."""
+    if not isinstance(settings, MetricsSettings):
+        raise UsageError("the metrics service needs MetricsSettings")
+    return settings
+
+
 async def prepare_clock(connection: Connection, settings: Settings) -> None:
     """Start the deployment's clock, or check that it still is the one that was started.
 
-    Raises ``UsageError`` when the clock or the width of buckets would change: sums that exist already could not
-    answer for the new boundaries.
+    Raises ``UsageError`` when the clock, the width of buckets or the horizons would change: sums that exist
+    already could not answer for others.
     """
     interval = interval_of(settings)
     width = bucket_seconds(interval)
@@ -61,6 +76,7 @@ async def prepare_clock(connection: Connection, settings: Settings) -> None:
     reason = why_not_this_clock((row["clock"], row["bucket_seconds"]), settings.clock, width)
     if reason is not None:
         raise UsageError(reason)
+    await _prepare_horizons(connection, row, horizons_of(settings))
     if row["interval_seconds"] != interval:
         if settings.clock == "event":
             raise UsageError(
@@ -68,6 +84,16 @@ async def prepare_clock(connection: Connection, settings: Settings) -> None:
                 "another one needs a new database"
             )
         await connection.execute(QUERIES.change_interval, interval)
+
+
+async def _prepare_horizons(connection: Connection, row: asyncpg.Record, horizons: Horizons) -> None:
+    if begun_horizons(row) is None:
+        seconds = [one // MICROSECONDS for one in (horizons.label, horizons.correction)]
+        await connection.execute(QUERIES.start_horizons, *seconds)
+        row = await _read_clock(connection)
+    reason = why_not_these(begun_horizons(row) or horizons, horizons)
+    if reason is not None:
+        raise UsageError(reason)
 
 
 async def run_clock(context: Context) -> None:
@@ -122,6 +148,7 @@ async def cut_wall(context: Context) -> bool:
         clock="wall",
         interval_seconds=interval,
         bucket_seconds=bucket_seconds(interval),
+        horizons=horizons_of(context.settings),
         overdue=await _overdue(context, as_of),
     )
     return await _cut(context, cut, next_boundary=None)
@@ -208,6 +235,7 @@ async def advance_event_clock(context: Context) -> bool:
         clock="event",
         interval_seconds=interval,
         bucket_seconds=bucket_seconds(interval),
+        horizons=horizons_of(context.settings),
     )
     await _cut(context, cut, next_boundary=boundary + interval)
     return True

@@ -16,6 +16,7 @@ from services.metrics.domain import histogram
 from services.metrics.domain.buckets import MICROSECONDS, WINDOW_SECONDS, start_of, widths, window_tiles
 from services.metrics.domain.clock import ClockName
 from services.metrics.domain.figures import NO_DETAIL, DetailTotals, Totals
+from services.metrics.domain.horizons import DEFAULT_HORIZONS, Horizons
 from services.metrics.domain.kinds import Kind
 from services.metrics.domain.reporting import FigureKey, Figures, figures_of
 from services.metrics.domain.versions import (
@@ -62,6 +63,7 @@ class Cut:
     clock: ClockName
     interval_seconds: int
     bucket_seconds: int
+    horizons: Horizons = DEFAULT_HORIZONS
     missed: int = 0
     overdue: Mapping[Place, int] | None = None
 
@@ -174,7 +176,9 @@ async def adopt_champions(effects: Effects, cut: Cut) -> None:
     await lock_models(connection, changed)
     for model_id, (version, limit) in changed.items():
         bucket = None if limit is None else start_of(limit, cut.bucket_seconds)
-        await connection.execute(QUERIES.adopt_champion, model_id, version, limit, bucket, cut.bucket_seconds)
+        await connection.execute(
+            QUERIES.adopt_champion, model_id, version, limit, bucket, cut.bucket_seconds, cut.horizons.label
+        )
 
 
 def _counted_for(found: Champion | None) -> tuple[str | None, int | None]:

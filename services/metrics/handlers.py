@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+import asyncpg
+
 from services.metrics import store
-from services.metrics.domain.buckets import bucket_seconds
+from services.metrics.domain.buckets import MICROSECONDS, bucket_seconds
 from services.metrics.domain.clock import ClockName, Gate, why_not_this_clock
+from services.metrics.domain.horizons import DEFAULT_HORIZONS, Horizons, why_not_these
 from services.metrics.domain.identity import id_of
-from services.metrics.domain.joining import evaluate
-from services.metrics.domain.sums import Changes
 from services.metrics.intake import Batch, microseconds, read
-from services.metrics.joining import join, save_sums, series_of
-from services.metrics.store import QUERIES, Series
+from services.metrics.joining import Bounds, join
+from services.metrics.store import QUERIES, begun_horizons
+from services.metrics.tallying import sum_segments_anew
 from shared.contracts.models import ModelVersion, Policy
 from shared.effects import Effects, Handler
 from shared.errors import UsageError
@@ -23,32 +25,38 @@ CLOCK_CHANNEL = "trueward_metrics_clock"
 """NOTIFY channel: a partition has come to wait, or a boundary was cut."""
 
 
-def make_handler(clock: ClockName, interval_seconds: int) -> Handler:
-    """The handler of a deployment with this clock and snapshot interval."""
+def make_handler(clock: ClockName, interval_seconds: int, horizons: Horizons = DEFAULT_HORIZONS) -> Handler:
+    """The handler of a deployment with this clock, snapshot interval and horizons."""
     width = bucket_seconds(interval_seconds)
 
     async def handle(records: Sequence[Record], effects: Effects) -> None:
-        gate = await _gate(effects, clock, width)
+        row = await effects.connection.fetchrow(QUERIES.read_clock)
+        _check_deployment(row, clock, Bounds(width, horizons))
+        gate = Gate(None if row is None else row["next_boundary"]) if clock == "event" else None
         batch = read(records, effects, gate)
         given_policies = {id_of(policy.model) for _, policy in batch.policies}
-        await join(effects, batch.predictions, batch.labels, width, also_lock=given_policies)
+        cut = None if row is None or row["last_as_of"] is None else row["last_as_of"] * MICROSECONDS
+        bounds = Bounds(width, horizons, cut)
+        await join(effects, batch.predictions, batch.labels, bounds, also_lock=given_policies)
         await _take_runs(effects, batch)
         await _take_versions(effects, batch.versions)
-        await _take_policies(effects, batch.policies, width)
+        await _take_policies(effects, batch.policies, bounds)
         if batch.reached and await store.reach(effects.connection, batch.reached):
             await effects.connection.execute("SELECT pg_notify($1, '')", CLOCK_CHANNEL)
 
     return handle
 
 
-async def _gate(effects: Effects, clock: ClockName, width: int) -> Gate | None:
-    """The event clock's gate, none on the wall. Raises ``UsageError`` where this is not the deployment's clock."""
-    row = await effects.connection.fetchrow(QUERIES.read_clock)
-    if row is not None:
-        reason = why_not_this_clock((row["clock"], row["bucket_seconds"]), clock, width)
-        if reason is not None:
-            raise UsageError(reason)
-    return Gate(None if row is None else row["next_boundary"]) if clock == "event" else None
+def _check_deployment(row: asyncpg.Record | None, clock: ClockName, bounds: Bounds) -> None:
+    """Raises ``UsageError`` where the database was begun with another clock, other buckets or other horizons."""
+    if row is None:
+        return
+    reason = why_not_this_clock((row["clock"], row["bucket_seconds"]), clock, bounds.bucket_seconds)
+    begun_with = begun_horizons(row)
+    if reason is None and begun_with is not None:
+        reason = why_not_these(begun_with, bounds.horizons)
+    if reason is not None:
+        raise UsageError(reason)
 
 
 async def _take_runs(effects: Effects, batch: Batch) -> None:
@@ -76,7 +84,7 @@ async def _take_versions(effects: Effects, events: Sequence[ModelVersion]) -> No
     )
 
 
-async def _take_policies(effects: Effects, policies: Sequence[tuple[Record, Policy]], width: int) -> None:
+async def _take_policies(effects: Effects, policies: Sequence[tuple[Record, Policy]], bounds: Bounds) -> None:
     if not policies:
         return
     connection = effects.connection
@@ -97,25 +105,4 @@ async def _take_policies(effects: Effects, policies: Sequence[tuple[Record, Poli
     after = await store.declared_segments(connection, [id_of(model) for model in models])
     for model_id, declared in after.items():
         if declared != before.get(model_id, {}):
-            await _sum_segments_anew(effects, model_id, declared, width)
-
-
-async def _sum_segments_anew(
-    effects: Effects, model_id: int, declared: dict[str, frozenset[str]], width: int
-) -> None:
-    """Declared segments changed: sum the model's raw rows again, so that the order of events does not matter."""
-    connection = effects.connection
-    await connection.execute(QUERIES.remove_segment_buckets, model_id)
-    changes, touched = Changes(width), set[Series]()
-    names: dict[int, store.Names] = {}
-    async for stored, label in store.raw_rows_of(connection, model_id):
-        if stored.segment_id not in names:
-            names.update(await store.segment_names(connection, [stored.segment_id]))
-        series = series_of(model_id, stored.version_id, names[stored.segment_id], declared)[1:]
-        ids = tuple(one.series_id for one in series)
-        touched.update(series)
-        changes.predicted(ids, stored)
-        evaluation = evaluate(stored, label)
-        if evaluation is not None:
-            changes.evaluated(ids, stored, evaluation, 1)
-    await save_sums(connection, changes, touched, width)
+            await sum_segments_anew(connection, model_id, declared, bounds)

@@ -7,13 +7,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
+import structlog
+
 from services.metrics import store
 from services.metrics.answers import store as answers
 from services.metrics.domain.buckets import start_of, widths
+from services.metrics.domain.horizons import Horizons, Standing, reaches_back, rule
 from services.metrics.domain.identity import id_of, key_of
-from services.metrics.domain.joining import Label, StoredPrediction, evaluate, is_new, judge_label
+from services.metrics.domain.joining import AnyEvaluation, Label, StoredPrediction, evaluate, is_new
 from services.metrics.domain.sums import Changes
-from services.metrics.instruments import LABELS_TOTAL, PREDICTIONS_TOTAL
+from services.metrics.instruments import LABELS_TOTAL, PREDICTIONS_TOTAL, TOO_LATE_TOTAL
 from services.metrics.intake import NewPrediction
 from services.metrics.store import LabelBucketChange, Names, Series
 from shared.database import Connection
@@ -23,25 +26,54 @@ from shared.errors import Refusal
 OTHER = "other"
 """The segment value of whatever the policy does not declare."""
 
+log = structlog.get_logger()
+
 Declared = Mapping[str, frozenset[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What a batch is joined by: the width of buckets, the horizons, and the newest boundary that was cut.
+
+    ``boundary`` is in microseconds since 1970, None before the first: retention counts from it.
+    """
+
+    bucket_seconds: int
+    horizons: Horizons
+    boundary: int | None = None
+
+    def kept_from(self, moment: int) -> int | None:
+        """When the time that a row is kept begins; None where the next pass of retention is to tell."""
+        return None if self.boundary is None else max(moment, self.boundary)
 
 
 @dataclass(slots=True)
 class Join:
-    """What is known while one batch is joined."""
+    """What is known while one batch is joined.
 
-    bucket_seconds: int
+    ``winners`` are the entities whose standing the batch changes, as it is afterwards.
+    """
+
+    bounds: Bounds
     new: list[NewPrediction]
-    standing: Mapping[UUID, Label]
-    winners: dict[UUID, Label]
+    standing: Mapping[UUID, Standing]
+    winners: dict[UUID, Standing]
     siblings: dict[UUID, list[StoredPrediction]] = field(default_factory=lambda: defaultdict(list))
     model_ids: dict[int, int] = field(default_factory=dict)
     names: dict[int, Names] = field(default_factory=dict)
     declared: dict[int, dict[str, frozenset[str]]] = field(default_factory=dict)
 
-    def settled(self, entity_key: UUID) -> Label | None:
-        """The label of an entity after this batch."""
+    def settled(self, entity_key: UUID) -> Standing | None:
+        """The standing label of an entity after this batch."""
         return self.winners.get(entity_key) or self.standing.get(entity_key)
+
+    def label_for(self, prediction: StoredPrediction, standing: Standing | None) -> Label | None:
+        """The standing label, where it lies within the prediction's horizon."""
+        return None if standing is None else standing.label_for(prediction.predicted_at, self.bounds.horizons)
+
+    def evaluate(self, prediction: StoredPrediction, standing: Standing | None) -> AnyEvaluation | None:
+        """What a prediction and the standing label of its entity make together."""
+        return evaluate(prediction, self.label_for(prediction, standing))
 
     def series_of(self, prediction: StoredPrediction) -> tuple[Series, ...]:
         """The series that a prediction counts in."""
@@ -66,7 +98,7 @@ async def join(
     effects: Effects,
     predictions: Sequence[NewPrediction],
     labels: Iterable[tuple[str, Label]],
-    bucket_seconds: int,
+    bounds: Bounds,
     *,
     also_lock: Iterable[int] = (),
 ) -> None:
@@ -74,7 +106,7 @@ async def join(
 
     ``also_lock`` are models that the batch changes in other ways: all that it locks, it locks in one order.
     """
-    arrived = _newest_by_entity(effects, labels)
+    arrived = _by_entity(labels)
     if not predictions and not arrived:
         return
     connection = effects.connection
@@ -82,42 +114,52 @@ async def join(
     await store.lock_entities(connection, entity_keys)
     new = await _without_repeats(effects, predictions)
     standing = await store.labels(connection, entity_keys)
-    work = Join(bucket_seconds, new, standing, _winners(effects, standing, arrived))
+    work = Join(bounds, new, standing, await _judge(effects, standing, arrived, bounds.horizons))
     await _make_names_known(connection, new)
     await _find_siblings(connection, work)
     await store.lock_models(connection, {*work.model_ids.values(), *also_lock})
     work.declared = await store.declared_segments(connection, set(work.model_ids.values()))
     if new:
-        await store.add_predictions(connection, (prediction.stored for prediction in new))
+        stored = [prediction.stored for prediction in new]
+        await store.add_predictions(connection, stored, bounds.kept_from)
     if work.winners:
-        await store.save_labels(connection, work.winners)
-    await save_sums(connection, *_changes_of(work), bucket_seconds)
+        await store.save_labels(connection, work.winners, bounds.kept_from)
+    await save_sums(connection, *_changes_of(effects, work), bounds.bucket_seconds)
     await _save_label_counts(connection, work)
+    await _say_what_may_have_come_too_late(effects, work)
 
 
-def _newest_by_entity(effects: Effects, labels: Iterable[tuple[str, Label]]) -> dict[UUID, Label]:
-    """The winner among the batch's own labels, per entity."""
-    newest: dict[UUID, Label] = {}
+def _by_entity(labels: Iterable[tuple[str, Label]]) -> dict[UUID, list[Label]]:
+    arrived: dict[UUID, list[Label]] = defaultdict(list)
     for entity, label in labels:
-        key = key_of(entity)
-        verdict = judge_label(newest.get(key), label)
-        if verdict in ("first", "corrected"):
-            if verdict == "corrected":
-                effects.count(LABELS_TOTAL, verdict="stale")
-            newest[key] = label
-        else:
-            effects.count(LABELS_TOTAL, verdict=verdict)
-    return newest
+        arrived[key_of(entity)].append(label)
+    return arrived
 
 
-def _winners(effects: Effects, standing: Mapping[UUID, Label], arrived: Mapping[UUID, Label]) -> dict[UUID, Label]:
-    """The arrived labels that change what stands."""
+async def _judge(
+    effects: Effects, standing: Mapping[UUID, Standing], arrived: Mapping[UUID, list[Label]], horizons: Horizons
+) -> dict[UUID, Standing]:
+    """Judge the arrived labels, one after the other; returns what stands now where that has changed."""
+    back = [key for key, labels in arrived.items() if reaches_back(standing.get(key), labels, horizons)]
+    known = await store.superseded_labels(effects.connection, back) if back else {}
+    superseded: list[tuple[UUID, Label]] = []
     winners = {}
-    for key, label in arrived.items():
-        verdict = judge_label(standing.get(key), label)
-        effects.count(LABELS_TOTAL, verdict=verdict)
-        if verdict in ("first", "corrected"):
-            winners[key] = label
+    for key, labels in arrived.items():
+        found = standing.get(key)
+        others = known.get(key, [])
+        for label in labels:
+            ruling = rule(found, label, others, horizons)
+            effects.count(LABELS_TOTAL, verdict=ruling.verdict)
+            if ruling.verdict == "too_late":
+                effects.count(TOO_LATE_TOTAL, horizon="correction")
+            if ruling.superseded is not None:
+                others.append(ruling.superseded)
+                superseded.append((key, ruling.superseded))
+            found = ruling.standing
+        if found is not None and found != standing.get(key):
+            winners[key] = found
+    if superseded:
+        await store.remember_superseded(effects.connection, superseded)
     return winners
 
 
@@ -125,11 +167,19 @@ async def _without_repeats(effects: Effects, predictions: Sequence[NewPrediction
     """Predictions not known before; one that says something else under a known id is a conflict."""
     keys = [prediction.stored.prediction_key for prediction in predictions]
     known = await store.content_hashes(effects.connection, keys) if keys else {}
+    removed = await store.removed_through(effects.connection, {id_of(one.model) for one in predictions})
     fresh = []
     for prediction in predictions:
         stored = prediction.stored
         standing = known.get(stored.prediction_key)
-        if standing is None:
+        removed_through = removed.get(id_of(prediction.model))
+        if standing is None and removed_through is not None and stored.predicted_at <= removed_through:
+            # Whether it was counted before cannot be known any more, so it must not count now.
+            detail = "older than predictions of its model that retention has removed"
+            effects.refuse(prediction.record, Refusal("too_late", "predicted_at", detail))
+            effects.count(PREDICTIONS_TOTAL, verdict="too_late")
+            effects.count(TOO_LATE_TOTAL, horizon="retention")
+        elif standing is None:
             known[stored.prediction_key] = stored.content_hash
             fresh.append(prediction)
             effects.count(PREDICTIONS_TOTAL, verdict="new")
@@ -175,16 +225,18 @@ async def _find_siblings(connection: Connection, work: Join) -> None:
         work.names.update(await store.segment_names(connection, segments))
 
 
-def _changes_of(work: Join) -> tuple[Changes, set[Series]]:
+def _changes_of(effects: Effects, work: Join) -> tuple[Changes, set[Series]]:
     """What the batch adds to the sums and takes out of them, and the series concerned."""
-    changes = Changes(work.bucket_seconds)
+    changes = Changes(work.bounds.bucket_seconds)
     touched: set[Series] = set()
-    for entity_key, label in work.winners.items():
+    for entity_key, standing in work.winners.items():
         for stored in work.siblings.get(entity_key, ()):
             series = work.series_of(stored)
             ids = tuple(one.series_id for one in series)
-            before = evaluate(stored, work.standing.get(entity_key))
-            after = evaluate(stored, label)
+            stood = work.standing.get(entity_key)
+            before, after = work.evaluate(stored, stood), work.evaluate(stored, standing)
+            if work.label_for(stored, standing) is None and (stood is None or work.label_for(stored, stood)):
+                effects.count(TOO_LATE_TOTAL, horizon="label")
             if before == after:
                 continue
             touched.update(series)
@@ -197,7 +249,10 @@ def _changes_of(work: Join) -> tuple[Changes, set[Series]]:
         ids = tuple(one.series_id for one in series)
         touched.update(series)
         changes.predicted(ids, prediction.stored)
-        evaluation = evaluate(prediction.stored, work.settled(prediction.stored.entity_key))
+        settled = work.settled(prediction.stored.entity_key)
+        if settled is not None and work.label_for(prediction.stored, settled) is None:
+            effects.count(TOO_LATE_TOTAL, horizon="label")
+        evaluation = work.evaluate(prediction.stored, settled)
         if evaluation is not None:
             changes.evaluated(ids, prediction.stored, evaluation, 1)
     return changes, touched
@@ -209,9 +264,6 @@ async def save_sums(connection: Connection, changes: Changes, touched: set[Serie
     if by_bucket:
         await store.add_series(connection, sorted(touched, key=lambda one: one.series_id))
         await store.add_to_buckets(connection, by_bucket)
-        details = {key: sums.detail for key, sums in by_bucket.items() if sums.detail is not None}
-        if details:
-            await answers.add_to_details(connection, details)
 
 
 async def _save_label_counts(connection: Connection, work: Join) -> None:
@@ -224,36 +276,55 @@ async def _save_label_counts(connection: Connection, work: Join) -> None:
         for label, sign in ((before, -1), (after, 1)):
             if label is None:
                 continue
-            bucket = buckets[model_id, start_of(label.observed_at, work.bucket_seconds)]
+            bucket = buckets[model_id, start_of(label.observed_at, work.bounds.bucket_seconds)]
             bucket.labels[label.observed_at] += sign
             if label.outcome is not None:
                 bucket.labelled_entities += sign
                 new_labels[model_id] += sign * is_new(label, limits.get(model_id))
     for prediction in work.new:
         if prediction.data_as_of is not None:
-            start = start_of(prediction.data_as_of, work.bucket_seconds)
+            start = start_of(prediction.data_as_of, work.bounds.bucket_seconds)
             buckets[id_of(prediction.model), start].saw_data(prediction.data_as_of)
     if buckets:
-        await store.add_to_label_buckets(connection, buckets, work.bucket_seconds)
+        await store.add_to_label_buckets(connection, buckets, work.bounds.bucket_seconds, work.bounds.horizons)
     if any(new_labels.values()):
         await store.add_new_labels(connection, new_labels)
 
 
-def _label_changes(work: Join) -> Iterator[tuple[int, Label | None, Label]]:
+def _label_changes(work: Join) -> Iterator[tuple[int, Label | None, Label | None]]:
     """(model id, label before, label after) for every model and entity whose label this batch changes.
 
-    A model that meets the entity for the first time has had no label of it before.
+    A model has the label of an entity where one of its predictions about the entity lies within the horizon.
     """
-    known = {
-        (work.model_ids[stored.version_id], entity_key)
-        for entity_key, found in work.siblings.items()
-        for stored in found
-    }
-    for model_id, entity_key in sorted(known, key=lambda pair: (pair[0], pair[1].int)):
-        if entity_key in work.winners:
-            yield model_id, work.standing.get(entity_key), work.winners[entity_key]
-    met = {(id_of(prediction.model), prediction.stored.entity_key) for prediction in work.new} - known
-    for model_id, entity_key in met:
-        label = work.settled(entity_key)
+    before: dict[tuple[int, UUID], Label] = {}
+    after: dict[tuple[int, UUID], Label] = {}
+    new = [prediction.stored for prediction in work.new]
+    known = [stored for found in work.siblings.values() for stored in found]
+    for stored in known:
+        label = work.label_for(stored, work.standing.get(stored.entity_key))
         if label is not None:
-            yield model_id, None, label
+            before[work.model_ids[stored.version_id], stored.entity_key] = label
+    for stored in (*known, *new):
+        label = work.label_for(stored, work.settled(stored.entity_key))
+        if label is not None:
+            after[work.model_ids[stored.version_id], stored.entity_key] = label
+    for place in sorted(before.keys() | after.keys(), key=lambda pair: (pair[0], pair[1].int)):
+        if before.get(place) != after.get(place):
+            yield place[0], before.get(place), after.get(place)
+
+
+async def _say_what_may_have_come_too_late(effects: Effects, work: Join) -> None:
+    """Labels that meet nothing and are so old that what they settle may be gone: they are kept, and counted."""
+    meeting = work.siblings.keys() | {prediction.stored.entity_key for prediction in work.new}
+    alone = [standing for key, standing in work.winners.items() if key not in meeting]
+    if not alone:
+        return
+    removed = max((await store.removed_through(effects.connection)).values(), default=None)
+    if removed is None:
+        return
+    late = sum(one.label.observed_at - work.bounds.horizons.label <= removed for one in alone)
+    if late:
+        effects.count(TOO_LATE_TOTAL, late, horizon="retention")
+        effects.after_commit(
+            lambda: log.warning("labels without a prediction, which may have been removed", count=late)
+        )

@@ -7,13 +7,18 @@ SELECT pg_advisory_xact_lock(1, shard) FROM unnest($1::integer[]) AS shard
 SELECT pg_advisory_xact_lock(2, shard) FROM unnest($1::integer[]) AS shard
 
 -- name: read_clock
-SELECT clock, interval_seconds, bucket_seconds, last_as_of, next_boundary FROM clock
+SELECT clock, interval_seconds, bucket_seconds, label_horizon_seconds, correction_horizon_seconds,
+       last_as_of, next_boundary
+FROM clock
 
 -- name: lock_clock
 SELECT clock, interval_seconds, bucket_seconds, last_as_of, next_boundary FROM clock FOR UPDATE
 
 -- name: start_clock
 INSERT INTO clock (clock, interval_seconds, bucket_seconds) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING
+
+-- name: start_horizons
+UPDATE clock SET label_horizon_seconds = $1, correction_horizon_seconds = $2 WHERE label_horizon_seconds IS NULL
 
 -- name: change_interval
 UPDATE clock SET interval_seconds = $1
@@ -101,15 +106,30 @@ SELECT prediction_key, entity_key, version_id, segment_id, predicted_at, content
 FROM prediction WHERE entity_key = ANY($1::uuid[]) AND entity_key <> prediction_key
 
 -- name: read_labels
-SELECT entity_key, observed_at, outcome_number, outcome_text FROM label WHERE entity_key = ANY($1::uuid[])
+SELECT entity_key, observed_at, outcome_number, outcome_text, first_observed_at FROM label WHERE entity_key = ANY($1::uuid[])
+
+-- name: read_superseded_labels
+SELECT entity_key, observed_at, outcome_number, outcome_text FROM superseded_label WHERE entity_key = ANY($1::uuid[])
+
+-- name: remember_superseded
+INSERT INTO superseded_label (entity_key, observed_at, outcome_number, outcome_text)
+SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::double precision[], $4::text[])
+ON CONFLICT DO NOTHING
 
 -- name: save_labels
-INSERT INTO label (entity_key, observed_at, outcome_number, outcome_text)
-SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::double precision[], $4::text[])
+INSERT INTO label (entity_key, observed_at, outcome_number, outcome_text, first_observed_at, kept_from)
+SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::double precision[], $4::text[], $5::bigint[], $6::bigint[])
 ON CONFLICT (entity_key) DO UPDATE
 SET observed_at = excluded.observed_at,
     outcome_number = excluded.outcome_number,
-    outcome_text = excluded.outcome_text
+    outcome_text = excluded.outcome_text,
+    first_observed_at = excluded.first_observed_at,
+    kept_from = excluded.kept_from
+
+-- name: read_removed_through
+-- $1 models; null: all of them.
+SELECT model_id, removed_through FROM model
+WHERE removed_through IS NOT NULL AND ($1::bigint[] IS NULL OR model_id = ANY($1))
 
 -- name: read_histograms
 SELECT series_id, width, start, histogram
@@ -146,17 +166,25 @@ SET labelled_entities = label_bucket.labelled_entities + excluded.labelled_entit
     newest_labels = excluded.newest_labels
 
 -- name: look_up_newest_labels
--- Only when a correction took the last label of a bucket's newest moment away.
+-- Only when a correction took the last label of a bucket's newest moment away. Labels that are gone count too.
 UPDATE label_bucket
 SET (newest_label_at, newest_labels) = (
-    SELECT label.observed_at, count(*) FROM label
-    WHERE label.observed_at >= label_bucket.start * 1000000
-      AND label.observed_at < (label_bucket.start + $3) * 1000000
-      AND (
-          SELECT true FROM predicted_entity JOIN version USING (version_id)
-          WHERE predicted_entity.entity_key = label.entity_key AND version.model_id = label_bucket.model_id LIMIT 1
-      )
-    GROUP BY label.observed_at ORDER BY label.observed_at DESC LIMIT 1
+    SELECT known.observed_at, sum(known.labels)::bigint
+    FROM (
+        SELECT label.observed_at, 1 AS labels FROM label
+        WHERE label.observed_at >= label_bucket.start * 1000000
+          AND label.observed_at < (label_bucket.start + $3) * 1000000
+          AND (
+              SELECT true FROM predicted_entity JOIN version USING (version_id)
+              WHERE predicted_entity.entity_key = label.entity_key AND version.model_id = label_bucket.model_id
+                AND abs(predicted_entity.predicted_at - coalesce(label.first_observed_at, label.observed_at)) <= $4
+              LIMIT 1
+          )
+        UNION ALL
+        SELECT label_bucket.settled_label_at, label_bucket.settled_labels
+        WHERE label_bucket.settled_label_at IS NOT NULL
+    ) AS known
+    GROUP BY known.observed_at ORDER BY known.observed_at DESC LIMIT 1
 )
 FROM unnest($1::bigint[], $2::bigint[]) AS lost (model_id, start)
 WHERE label_bucket.model_id = lost.model_id AND label_bucket.start = lost.start
@@ -197,13 +225,29 @@ SET received_at = excluded.received_at, effective_at = excluded.effective_at,
 WITH gone AS (
     DELETE FROM bucket_detail USING series
     WHERE bucket_detail.series_id = series.series_id AND series.model_id = $1 AND series.segment <> ''
+      AND bucket_detail.width > 0
 )
 DELETE FROM bucket USING series
-WHERE bucket.series_id = series.series_id AND series.model_id = $1 AND series.segment <> ''
+WHERE bucket.series_id = series.series_id AND series.model_id = $1 AND series.segment <> '' AND bucket.width > 0
+
+-- name: restore_settled_segment_buckets
+-- What raw rows that are gone have contributed to the segments of dimensions $2; the row as it is, but of a day's width.
+WITH declared AS (
+    SELECT series_id FROM series
+    WHERE model_id = $1
+      AND EXISTS (SELECT FROM unnest($2::text[]) AS dimension WHERE starts_with(series.segment, dimension || ':'))
+), details AS (
+    INSERT INTO bucket_detail
+    SELECT (jsonb_populate_record(detail, jsonb_build_object('width', -detail.width))).*
+    FROM bucket_detail AS detail JOIN declared USING (series_id) WHERE detail.width < 0
+)
+INSERT INTO bucket
+SELECT (jsonb_populate_record(bucket, jsonb_build_object('width', -bucket.width))).*
+FROM bucket JOIN declared USING (series_id) WHERE bucket.width < 0
 
 -- name: read_predictions_of_model
 -- Only for a change of the declared segments: reads the model's raw rows.
-SELECT prediction.*, label.observed_at, label.outcome_number, label.outcome_text,
+SELECT prediction.*, label.observed_at, label.outcome_number, label.outcome_text, label.first_observed_at,
        label.entity_key IS NOT NULL AS labelled
 FROM prediction LEFT JOIN label USING (entity_key)
 WHERE prediction.version_id IN (SELECT version_id FROM version WHERE model_id = $1)
@@ -228,6 +272,11 @@ SELECT model_id, version_id, version, kind FROM version
 UPDATE model
 SET champion_version = $2,
     new_labels_after = $3,
+    summed_anew = model.summed_anew + 1,
+    settled_new_labels = (
+        SELECT coalesce(sum(settled_entities), 0) FROM label_bucket
+        WHERE label_bucket.model_id = $1 AND ($4::bigint IS NULL OR label_bucket.start >= $4 + $5)
+    ),
     new_labels = (
         SELECT coalesce(sum(labelled_entities), 0) FROM label_bucket
         WHERE label_bucket.model_id = $1 AND ($4::bigint IS NULL OR label_bucket.start >= $4 + $5)
@@ -238,7 +287,9 @@ SET champion_version = $2,
           -- LIMIT keeps the planner from joining all predictions: the labels are few, and looked up one by one.
           AND (
               SELECT true FROM predicted_entity JOIN version USING (version_id)
-              WHERE predicted_entity.entity_key = label.entity_key AND version.model_id = $1 LIMIT 1
+              WHERE predicted_entity.entity_key = label.entity_key AND version.model_id = $1
+                AND abs(predicted_entity.predicted_at - coalesce(label.first_observed_at, label.observed_at)) <= $6
+              LIMIT 1
           )
     )
 WHERE model_id = $1

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from operator import attrgetter
+from typing import Any
 from uuid import UUID
+
+from asyncpg import Record
 
 from services.metrics.answers import store as answers
 from services.metrics.domain import histogram, newest
+from services.metrics.domain.buckets import MICROSECONDS
+from services.metrics.domain.horizons import Horizons, Standing
 from services.metrics.domain.identity import id_of, shard_of
 from services.metrics.domain.joining import Label, StoredPrediction
 from services.metrics.domain.kinds import Kind, names_of_version
@@ -20,6 +25,7 @@ from shared.database import Connection, Queries
 from shared.inbox import Place
 
 QUERIES = Queries.load("services.metrics")
+UPKEEP = Queries.load("services.metrics", "upkeep.sql")
 RAW_ROWS_IN_A_PORTION = 5_000
 ENTITY_SHARDS = 64
 MODEL_SHARDS = 64
@@ -59,6 +65,14 @@ class LabelBucketChange:
         self.newest_data_at = moment if self.newest_data_at is None else max(self.newest_data_at, moment)
 
 
+def begun_horizons(row: Record) -> Horizons | None:
+    """The horizons that the clock's row says the sums were begun with; None where it does not say yet."""
+    if row["label_horizon_seconds"] is None:
+        return None
+    seconds = row["label_horizon_seconds"], row["correction_horizon_seconds"]
+    return Horizons(*(one * MICROSECONDS for one in seconds))
+
+
 async def lock_entities(connection: Connection, entity_keys: Iterable[UUID]) -> None:
     """Let nobody else join these entities until the transaction ends."""
     shards = sorted({shard_of(key, ENTITY_SHARDS) for key in entity_keys})
@@ -77,10 +91,38 @@ async def content_hashes(connection: Connection, prediction_keys: Collection[UUI
     return {row["prediction_key"]: row["content_hash"] for row in rows}
 
 
-async def labels(connection: Connection, entity_keys: Collection[UUID]) -> dict[UUID, Label]:
+async def labels(connection: Connection, entity_keys: Collection[UUID]) -> dict[UUID, Standing]:
     """The standing labels of entities."""
     rows = await connection.fetch(QUERIES.read_labels, entity_keys)
-    return {row["entity_key"]: _label(row) for row in rows}
+    return {row["entity_key"]: standing_of(row) for row in rows}
+
+
+async def superseded_labels(connection: Connection, entity_keys: Collection[UUID]) -> dict[UUID, list[Label]]:
+    """The labels of entities that stood or were stale before."""
+    found: dict[UUID, list[Label]] = {}
+    for row in await connection.fetch(QUERIES.read_superseded_labels, entity_keys):
+        found.setdefault(row["entity_key"], []).append(_label(row))
+    return found
+
+
+async def remember_superseded(connection: Connection, labels: Sequence[tuple[UUID, Label]]) -> None:
+    """Keep labels that do not stand, but might again. Their entities must be locked."""
+    await connection.execute(QUERIES.remember_superseded, [key for key, _ in labels], *_columns_of(labels))
+
+
+def _columns_of(labels: Iterable[tuple[UUID, Label]]) -> tuple[list[int], list[float | None], list[str | None]]:
+    found = [label for _, label in labels]
+    return (
+        [label.observed_at for label in found],
+        [label.outcome if isinstance(label.outcome, float) else None for label in found],
+        [label.outcome if isinstance(label.outcome, str) else None for label in found],
+    )
+
+
+def standing_of(row: Mapping[str, object]) -> Standing:
+    """The standing label that a row of the table says."""
+    label, first = _label(row), row["first_observed_at"]
+    return Standing(label, first if isinstance(first, int) else label.observed_at)
 
 
 def _label(row: Mapping[str, object]) -> Label:
@@ -95,27 +137,48 @@ async def predictions_of(connection: Connection, entity_keys: Collection[UUID]) 
     return [StoredPrediction(**row) for row in rows]
 
 
-async def add_predictions(connection: Connection, predictions: Iterable[StoredPrediction]) -> None:
+KeptFrom = Callable[[int], int | None]
+"""From the time of an event to when the time that its row is kept begins."""
+
+
+def prediction_of(row: Mapping[str, Any]) -> StoredPrediction:
+    """The prediction that a row of the table says."""
+    return StoredPrediction(**{name: row[name] for name in _PREDICTION_COLUMNS})
+
+
+async def add_predictions(
+    connection: Connection, predictions: Iterable[StoredPrediction], kept_from: KeptFrom
+) -> None:
     """Append predictions by binary COPY.
 
     A prediction id that another transaction stored meanwhile raises a unique violation: the batch is tried
     again and finds it.
     """
     stored = list(predictions)
-    await connection.copy_records_to_table("prediction", records=map(_as_row, stored), columns=_PREDICTION_COLUMNS)
+    await connection.copy_records_to_table(
+        "prediction",
+        records=((*_as_row(one), kept_from(one.predicted_at)) for one in stored),
+        columns=(*_PREDICTION_COLUMNS, "kept_from"),
+    )
     await answers.save(connection, stored)
 
 
-async def save_labels(connection: Connection, winners: Mapping[UUID, Label]) -> None:
-    """Store the labels that won."""
-    outcomes = [label.outcome for label in winners.values()]
+async def save_labels(connection: Connection, winners: Mapping[UUID, Standing], kept_from: KeptFrom) -> None:
+    """Store the labels that stand."""
+    found = list(winners.values())
     await connection.execute(
         QUERIES.save_labels,
         list(winners),
-        [label.observed_at for label in winners.values()],
-        [outcome if isinstance(outcome, float) else None for outcome in outcomes],
-        [outcome if isinstance(outcome, str) else None for outcome in outcomes],
+        *_columns_of([(key, standing.label) for key, standing in winners.items()]),
+        [standing.first_observed_at for standing in found],
+        [kept_from(standing.label.observed_at) for standing in found],
     )
+
+
+async def removed_through(connection: Connection, model_ids: Collection[int] | None = None) -> dict[int, int]:
+    """Per model of which raw rows were removed, the newest ``predicted_at`` of those; of all models by default."""
+    rows = await connection.fetch(QUERIES.read_removed_through, model_ids)
+    return {row["model_id"]: row["removed_through"] for row in rows}
 
 
 async def models_and_kinds_of_versions(
@@ -185,7 +248,7 @@ async def add_series(connection: Connection, series: Iterable[Series]) -> None:
 
 
 async def add_to_buckets(connection: Connection, changes: Mapping[BucketKey, Sums]) -> None:
-    """Add changes to buckets. The models of their series must be locked."""
+    """Add changes to buckets, and to what they have in detail. The models of their series must be locked."""
     keys = sorted(changes)
     columns = [list(column) for column in zip(*keys, strict=True)]
     rows = await connection.fetch(QUERIES.read_histograms, *columns)
@@ -210,10 +273,16 @@ async def add_to_buckets(connection: Connection, changes: Mapping[BucketKey, Sum
         [one.log_loss for one in sums],
         histograms,
     )
+    details = {key: one.detail for key, one in changes.items() if one.detail is not None}
+    if details:
+        await answers.add_to_details(connection, details)
 
 
 async def add_to_label_buckets(
-    connection: Connection, changes: Mapping[tuple[int, int], LabelBucketChange], bucket_seconds: int
+    connection: Connection,
+    changes: Mapping[tuple[int, int], LabelBucketChange],
+    bucket_seconds: int,
+    horizons: Horizons,
 ) -> None:
     """Add changes to label buckets, by model id and start. The models must be locked, labels stored."""
     keys = sorted(changes)
@@ -234,7 +303,7 @@ async def add_to_label_buckets(
     lost = [key for key, one in found.items() if one is None]
     if lost:
         columns = [list(column) for column in zip(*lost, strict=True)]
-        await connection.execute(QUERIES.look_up_newest_labels, *columns, bucket_seconds)
+        await connection.execute(QUERIES.look_up_newest_labels, *columns, bucket_seconds, horizons.label)
 
 
 async def new_label_limits(connection: Connection, model_ids: Collection[int]) -> dict[int, int | None]:
@@ -260,15 +329,26 @@ async def reach(connection: Connection, reached: Mapping[Place, int]) -> bool:
     return bool(moved)
 
 
-async def raw_rows_of(
-    connection: Connection, model_id: int
-) -> AsyncIterator[tuple[StoredPrediction, Label | None]]:
+def raw_rows_of(connection: Connection, model_id: int) -> AsyncIterator[tuple[StoredPrediction, Standing | None]]:
     """Every stored prediction of a model with its entity's standing label, read in portions."""
+    return _raw_rows(connection, QUERIES.read_predictions_of_model, model_id)
+
+
+def raw_rows_by_entity(
+    connection: Connection, model_id: int
+) -> AsyncIterator[tuple[StoredPrediction, Standing | None]]:
+    """The same, those of an entity one after the other."""
+    return _raw_rows(connection, UPKEEP.read_raw_rows, model_id)
+
+
+async def _raw_rows(
+    connection: Connection, statement: str, model_id: int
+) -> AsyncIterator[tuple[StoredPrediction, Standing | None]]:
     kinds: dict[int, Kind] = {
         row["version_id"]: row["kind"] for row in await connection.fetch(QUERIES.read_versions_of_model, model_id)
     }
-    cursor = await connection.cursor(QUERIES.read_predictions_of_model, model_id)
+    cursor = await connection.cursor(statement, model_id)
     while rows := await cursor.fetch(RAW_ROWS_IN_A_PORTION):
-        stored = [StoredPrediction(**{name: row[name] for name in _PREDICTION_COLUMNS}) for row in rows]
-        for row, one in zip(rows, await answers.with_answers(connection, stored, kinds), strict=True):
-            yield one, (_label(row) if row["labelled"] else None)
+        stored = await answers.with_answers(connection, list(map(prediction_of, rows)), kinds)
+        for row, one in zip(rows, stored, strict=True):
+            yield one, (standing_of(row) if row["labelled"] else None)

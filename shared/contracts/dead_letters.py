@@ -14,6 +14,7 @@ RefusalReason = Literal[
     "conflict",  # an id seen before, with other content
     "from_the_future",  # event time more than five minutes ahead of receipt
     "too_large",  # above the contract's size
+    "too_late",  # older than what retention has removed: whether it counted before cannot be known
     "unsupported",  # well-formed, but nothing here evaluates it
     "unknown_job",  # an update of a job that was never made
     "illegal_transition",  # an update that the job's state does not allow

@@ -23,6 +23,7 @@ IDS = {
     "alert-transition.v1/state-changed": "snapshot-ea85fc5794cbef19-8-state-state_changed",
     "dead-letter.v1/garbage-without-a-key": "metrics-predictions-2-0",
     "dead-letter.v1/invalid": "metrics-predictions-2-2276",
+    "dead-letter.v1/too-late": "metrics-predictions-1-41",
     "dead-letter.v1/tombstone": "metrics-predictions-2-9223372036854775806",
     "retrain-decision.v1/already-queued": "decision-02",
     "retrain-decision.v1/noop-on-request": "decision-04",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from shared.contracts.dead_letters import DeadLetter
 from shared.database import connect_pool
 from shared.topics import LABELS, MODEL_VERSIONS, PIPELINE_RUNS, POLICIES, PREDICTIONS, Topic
-from tests.metrics_state import assert_figures, assert_state, label_buckets_of
+from tests.metrics_state import assert_figures, assert_nothing_to_rebuild, assert_state, label_buckets_of
 from tests.metrics_world import (
     DAY,
     HOUR,
@@ -150,39 +151,59 @@ def deliveries(
     return facts + policies, [delivery[start:end] for start, end in bounds if start < end]
 
 
+HORIZONS = st.sampled_from(
+    [
+        {"label_horizon": 90 * DAY, "correction_horizon": 30 * DAY},
+        {"label_horizon": DAY, "correction_horizon": HOUR},
+        {"label_horizon": HOUR, "correction_horizon": DAY},
+        {"label_horizon": MINUTE, "correction_horizon": MINUTE},
+    ]
+)
 AS_OF = st.sampled_from([MINUTE, 2 * MINUTE, HOUR, DAY, DAY + HOUR, 4 * DAY, 9 * DAY, 40 * DAY])
 
 
 @settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(delivery=deliveries(), as_of=AS_OF)
+@given(delivery=deliveries(), as_of=AS_OF, horizons=HORIZONS)
 async def test_the_state_is_a_function_of_the_set_of_events(
-    delivery: tuple[list[Fact], list[list[tuple[Fact, int]]]], as_of: int, world: MetricsWorld
+    delivery: tuple[list[Fact], list[list[tuple[Fact, int]]]],
+    as_of: int,
+    horizons: dict[str, int],
+    world: MetricsWorld,
 ) -> None:
-    await check_a_delivery(delivery, as_of, world)
+    await check_a_delivery(delivery, as_of, horizons, world)
 
 
 @settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(delivery=deliveries(EVERY_KIND), as_of=AS_OF)
+@given(delivery=deliveries(EVERY_KIND), as_of=AS_OF, horizons=HORIZONS)
 async def test_so_it_is_for_every_kind_and_for_kinds_that_mix(
-    delivery: tuple[list[Fact], list[list[tuple[Fact, int]]]], as_of: int, world: MetricsWorld
+    delivery: tuple[list[Fact], list[list[tuple[Fact, int]]]],
+    as_of: int,
+    horizons: dict[str, int],
+    world: MetricsWorld,
 ) -> None:
-    await check_a_delivery(delivery, as_of, world)
+    await check_a_delivery(delivery, as_of, horizons, world)
 
 
 async def check_a_delivery(
-    delivery: tuple[list[Fact], list[list[tuple[Fact, int]]]], as_of: int, world: MetricsWorld
+    delivery: tuple[list[Fact], list[list[tuple[Fact, int]]]],
+    as_of: int,
+    horizons: dict[str, int],
+    world: MetricsWorld,
 ) -> None:
+    """Sums, counts and what stands, horizons in force. How often each verdict was counted depends on the order."""
     facts, batches = delivery
     # Champions of after the boundary are for the snapshots' own tests.
     facts = [fact for fact in facts if fact[0] is not MODEL_VERSIONS or fact[1]["registered_at"] <= moment(as_of)]
     await world.forget()
+    world = MetricsWorld(world.pool, **{name: timedelta(seconds=length) for name, length in horizons.items()})
     await world.begin()
     for batch in batches:
         records = [world.record(fact, partition) for fact, partition in batch if fact in facts]
         emitted = await world.take_records(records)
         assert emitted == []
-    plain = await assert_state(world, facts)
+    plain = await assert_state(world, facts, **horizons)
     await assert_figures(world, plain, as_of)
+    await assert_nothing_to_rebuild(world)
 
 
 def reasons(emitted: list[Emitted]) -> list[tuple[str, str | None]]:

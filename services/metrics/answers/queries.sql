@@ -16,6 +16,9 @@ ON CONFLICT DO NOTHING
 -- name: read_classes
 SELECT class_id, name FROM class WHERE class_id = ANY($1::bigint[])
 
+-- name: read_every_class
+SELECT class_id, name FROM class
+
 -- name: save_answers
 -- The row in prediction says whether a prediction is known: an answer that outlived its row is written over.
 INSERT INTO answer (prediction_key, answer)

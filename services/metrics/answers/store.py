@@ -80,13 +80,24 @@ async def _class_sets(connection: Connection, class_set_ids: Collection[int]) ->
     return {row["class_set_id"]: tuple(row["names"]) for row in rows}
 
 
+async def add_classes(connection: Connection, names: Collection[str]) -> None:
+    """Make classes known that happened."""
+    ordered = sorted(names)
+    await connection.execute(QUERIES.add_classes, list(map(id_of, ordered)), ordered)
+
+
+async def class_names(connection: Connection) -> dict[int, str]:
+    """Every class that ever happened, by id."""
+    return {row["class_id"]: row["name"] for row in await connection.fetch(QUERIES.read_every_class)}
+
+
 async def add_to_details(connection: Connection, changes: Mapping[BucketKey, Detail]) -> None:
     """Add changes to what buckets have in detail. The models of their series must be locked."""
     keys = sorted(changes)
     columns = [list(column) for column in zip(*keys, strict=True)]
-    names = sorted({name for change in changes.values() for name in change.support})
+    names = {name for change in changes.values() for name in change.support}
     if names:
-        await connection.execute(QUERIES.add_classes, [id_of(name) for name in names], names)
+        await add_classes(connection, names)
     rows = await connection.fetch(QUERIES.read_class_counts, *columns)
     standing = {(row["series_id"], row["width"], row["start"]): row["classes"] for row in rows}
     details = [changes[key] for key in keys]
