@@ -36,6 +36,7 @@ policies = typer.Typer(help="A model's policy: how it is judged.", no_args_is_he
 job_list = typer.Typer(help="Retraining jobs.", no_args_is_help=True)
 topic_list = typer.Typer(help="The topics.", no_args_is_help=True)
 inboxes = typer.Typer(help="How far services have read.", no_args_is_help=True)
+rebuilds = typer.Typer(help="Hold stored sums against what they are of, and mend them.", no_args_is_help=True)
 for group, name in (
     (publishing, "publish"),
     (policies, "policy"),
@@ -44,6 +45,7 @@ for group, name in (
     (dead_letters, "dead-letters"),
     (breaker, "breaker"),
     (inboxes, "inbox"),
+    (rebuilds, "rebuild"),
 ):
     app.add_typer(group, name=name)
 app.command("up")(up)
@@ -325,6 +327,30 @@ def adopt_topics(
         )
         typer.confirm(question, abort=True, err=True)
     operations.adopt_topics(service.value, topic, Connection(data_dir, postgres=postgres), as_json=as_json)
+
+
+@rebuilds.command("metrics")
+def rebuild_metrics(
+    *,
+    model: Annotated[list[str] | None, typer.Option(help="Only this model; may be given several times.")] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Change nothing; exit with 1 where something differs.")
+    ] = False,
+    postgres: PostgresDsn = None,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    as_json: AsJson = False,
+) -> None:
+    """Compare every bucket with the raw predictions and labels, and mend those that differ.
+
+    The services may run: figures of a model go from wrong to right at once. For rows that retention has removed
+    counts what was kept when they went.
+    """
+    from trueward.cli import rebuild
+    from trueward.cli.connection import Connection
+
+    found = rebuild.metrics(Connection(data_dir, postgres=postgres), model or [], check=check, as_json=as_json)
+    if not found:
+        raise typer.Exit(1)
 
 
 @app.command("migrate")
