@@ -5,7 +5,7 @@ ARGS ?=
 # Tests run in so many processes, each with a broker and a database of its own; a file's tests stay together.
 TEST_PROCESSES ?= 2
 
-.PHONY: install demo test fuzz faults lint bench bench-peers docs up clean
+.PHONY: install demo test fuzz faults lint bench bench-peers pressure docs up clean
 
 install: $(VENV)/.installed
 
@@ -65,6 +65,10 @@ benchmarks/%/.venv/.installed: benchmarks/%/requirements.lock
 benchmarks/peers/flink/target/jars: benchmarks/peers/flink/pom.xml
 	mvn -q -B -f $< dependency:copy-dependencies
 	touch $@
+
+# How much memory the metrics service takes to drain a million records.
+pressure: install
+	$(BIN)/python benchmarks/pressure.py $(ARGS)
 
 # What was installed, fetched and kept by runs; not what is in version control.
 clean:
