@@ -20,7 +20,7 @@ from tests.kernel_world import eventually
 
 PREDICTIONS = 30_000
 """And as many labels, with repeats and corrections: some 62,000 records."""
-BOUND = 400 * MIB
+BOUND = 300 * MIB
 """As docs/decisions/metrics-retention.md says."""
 STANDSTILL = "batch failed late"
 
