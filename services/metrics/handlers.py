@@ -32,8 +32,7 @@ def make_handler(clock: ClockName, interval_seconds: int, horizons: Horizons = D
     async def handle(records: Sequence[Record], effects: Effects) -> None:
         row = await effects.connection.fetchrow(QUERIES.read_clock)
         _check_deployment(row, clock, Bounds(width, horizons))
-        gate = Gate(None if row is None else row["next_boundary"]) if clock == "event" else None
-        batch = read(records, effects, gate)
+        batch = read(records, effects, _gate(row, clock))
         given_policies = {id_of(policy.model) for _, policy in batch.policies}
         cut = None if row is None or row["last_as_of"] is None else row["last_as_of"] * MICROSECONDS
         bounds = Bounds(width, horizons, cut)
@@ -45,6 +44,11 @@ def make_handler(clock: ClockName, interval_seconds: int, horizons: Horizons = D
             await effects.connection.execute("SELECT pg_notify($1, '')", CLOCK_CHANNEL)
 
     return handle
+
+
+def _gate(row: asyncpg.Record | None, clock: ClockName) -> Gate | None:
+    """The event clock's gate, none on the wall."""
+    return Gate(None if row is None else row["next_boundary"]) if clock == "event" else None
 
 
 def _check_deployment(row: asyncpg.Record | None, clock: ClockName, bounds: Bounds) -> None:

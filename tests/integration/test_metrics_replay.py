@@ -341,7 +341,7 @@ async def test_an_instance_that_read_the_boundary_before_it_was_cut_holds_too_mu
     assert stale == START_SECONDS + HOUR
     with monkeypatch.context() as patch:
 
-        async def old_gate(*_: object) -> Gate:
+        def old_gate(*_: object) -> Gate:
             return Gate(stale)
 
         patch.setattr(handlers, "_gate", old_gate)
