@@ -8,6 +8,7 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from shared.contracts.base import Contract
+from shared.contracts.models import Policy
 from shared.errors import Refusal
 from shared.records import Record
 from shared.topics import MAX_RECORD_BYTES
@@ -29,7 +30,7 @@ def decode(record: Record, contract: type[C]) -> C | Refusal:
         event = contract.model_validate_json(record.value)
     except ValidationError as error:
         return refusal_of(error)
-    return from_the_future(event, record.received_at) or event
+    return from_the_future(event, record.received_at) or ambiguous(event) or event
 
 
 def refusal_of(error: ValidationError) -> Refusal:
@@ -39,6 +40,12 @@ def refusal_of(error: ValidationError) -> Refusal:
         return Refusal("undecodable", None, first["msg"])
     field = ".".join(str(part) for part in first["loc"]) or None
     return Refusal("invalid", field, first["msg"].removeprefix("Value error, "))
+
+
+def ambiguous(event: Contract) -> Refusal | None:
+    """Refuse a policy of whose segments two would have one name."""
+    reason = event.ambiguity() if isinstance(event, Policy) else None
+    return None if reason is None else Refusal("invalid", "segments", reason)
 
 
 def from_the_future(event: Contract, received_at: datetime) -> Refusal | None:

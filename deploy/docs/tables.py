@@ -62,7 +62,9 @@ A record is refused as well where
 - a name in a map holds NUL, or stands twice and either value is bad (of another field the last counts);
 - a free map (`training`, `details`) holds NUL, an infinite number, or nests deeper than 100 levels;
 - a prediction says not exactly one of `probability`, `probabilities` and `value`; the probabilities miss a sum
-  of 1 by more than 1e-6; or `predicted` is none of what was predicted.
+  of 1 by more than 1e-6; or `predicted` is none of what was predicted;
+- a policy's `segments` name one segment twice: `dimension:value`, or `dimension:other`, of two dimensions is
+  spelled alike, as of `{"a": ["b:c"], "a:b": ["c"]}`.
 
 `tests/fuzz/rules.py` says the same as code, and every contract is held against it.
 """

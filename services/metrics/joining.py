@@ -19,12 +19,10 @@ from services.metrics.domain.sums import Changes
 from services.metrics.instruments import LABELS_TOTAL, PREDICTIONS_TOTAL, TOO_LATE_TOTAL
 from services.metrics.intake import NewPrediction
 from services.metrics.store import LabelBucketChange, Names, Series
+from shared.contracts.models import OTHER
 from shared.database import Connection
 from shared.effects import Effects
 from shared.errors import Refusal
-
-OTHER = "other"
-"""The segment value of whatever the policy does not declare."""
 
 log = structlog.get_logger()
 
@@ -84,14 +82,14 @@ class Join:
 
 
 def series_of(model_id: int, version_id: int, names: Names, declared: Declared) -> tuple[Series, ...]:
-    """The version's own series, and one of each declared dimension."""
+    """The version's own series, and one of each declared dimension; each once, whatever the dimensions' names."""
     values = dict(names)
     found = [Series(model_id, version_id, "")]
     for dimension, known in declared.items():
         value = values.get(dimension)
         segment = f"{dimension}:{value if value in known else OTHER}"
         found.append(Series(model_id, version_id, segment))
-    return tuple(found)
+    return tuple(dict.fromkeys(found))
 
 
 async def join(

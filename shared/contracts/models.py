@@ -148,6 +148,10 @@ class Rollback(Contract):
     mae_rise: Annotated[float, Field(ge=0, le=1_000)] = 0.1
 
 
+OTHER = "other"
+"""The segment value of whatever a policy does not declare."""
+
+
 class Policy(Contract):
     """How a model is judged: window, alert rules, retrain triggers, mode.
 
@@ -172,3 +176,18 @@ class Policy(Contract):
     def sha256(self) -> str:
         """SHA-256 of the canonical JSON of the policy with its defaults filled in."""
         return sha256_of(self.known())
+
+    def ambiguity(self) -> str | None:
+        """Why a segment's name, ``dimension:value``, would be that of two dimensions; None where none is.
+
+        Their figures would stand under one name. No rule of the contract: policies that were taken before can be
+        read for ever.
+        """
+        named: dict[str, str] = {}
+        for dimension, values in self.segments.items():
+            for value in (*values, OTHER):
+                name = f"{dimension}:{value}"
+                first = named.setdefault(name, dimension)
+                if first != dimension:
+                    return f"dimensions {first!r} and {dimension!r} both have a segment that is spelled {name!r}"
+        return None

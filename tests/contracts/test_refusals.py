@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from shared.contracts.base import Contract
 from shared.contracts.catalogue import CATALOGUE
-from shared.contracts.models import ModelVersion
+from shared.contracts.models import ModelVersion, Policy
 from shared.contracts.observations import Label, Prediction
 from shared.decoding import decode
 from shared.errors import Refusal
@@ -227,6 +227,8 @@ CASES: list[tuple[str, Mapping[str, Any], str, Any]] = [
             {"": ["EWR"]},
             {"origin": [str(n) for n in range(101)]},
             {str(n): ["EWR"] for n in range(11)},
+            {"a": ["b:c"], "a:b": ["c"]},
+            {"a": ["x", "b:other"], "a:b": []},
         )
     ],
     *[("retrain-request.v1", REQUEST, "dry_run", value) for value in ("false", 0, None)],
@@ -324,6 +326,24 @@ def test_numbers_that_json_spells_either_way_are_the_same() -> None:
         b'{"entity_id":"e","outcome":1.0,"observed_at":"2026-01-31T12:00:00Z"}'
     )
     assert one.to_json() == one_point_nought.to_json()
+
+
+@pytest.mark.parametrize(
+    "segments",
+    [{"a": ["b:c"], "a:b": ["d"]}, {"a": ["c", "c", "other"], "b": ["c", "other"]}, {"a:b": ["c"]}],
+    ids=str,
+)
+def test_dimensions_may_share_values_and_names_may_hold_colons(segments: dict[str, list[str]]) -> None:
+    value = with_field(POLICY, "segments", segments)
+    assert isinstance(decode(record(value), Policy), Policy)
+
+
+def test_a_policy_that_was_taken_before_a_rule_was_known_can_still_be_read() -> None:
+    value = with_field(POLICY, "segments", {"a": ["b:c"], "a:b": ["c"]})
+    assert refusal_of(Policy, value) == Refusal(
+        "invalid", "segments", "dimensions 'a' and 'a:b' both have a segment that is spelled 'a:b:c'"
+    )
+    assert Policy.model_validate_json(value).segments == {"a": ["b:c"], "a:b": ["c"]}
 
 
 def test_a_free_map_may_nest_a_hundred_levels_deep() -> None:

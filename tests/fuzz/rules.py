@@ -51,6 +51,7 @@ Rule = Literal[
     "probabilities sum to 1",
     "predicted fits what was predicted",
     "a free map can be stored",
+    "no two dimensions of a policy spell a segment alike",
 ]
 Reason = Literal["undecodable", "too_large", "invalid", "from_the_future"]
 
@@ -199,6 +200,13 @@ def broken_rules(event: str, document: dict[str, Any]) -> Iterator[Rule]:
         yield "times are RFC 3339, on the calendar in UTC"
     if event == "prediction.v1":
         yield from _prediction_rules(document)
+    if event == "policy.v1":
+        spelled = [
+            {f"{dimension}:{value}" for value in (*values, "other")}
+            for dimension, values in document.get("segments", {}).items()
+        ]
+        if sum(map(len, spelled)) > len(set().union(*spelled)):
+            yield "no two dimensions of a policy spell a segment alike"
     for path in FREE_MAPS.get(event, ()):
         found: Any = document
         for name in path:

@@ -139,6 +139,8 @@ def _policy(source: str, document: object) -> Policy:
         raise UsageError(f"{source}: it nests too deeply") from error
     except (TypeError, ValueError) as error:
         raise UsageError(f"{source}: {error}") from error
+    if ambiguity := policy.ambiguity():
+        raise UsageError(f"{source}: segments: {ambiguity}")
     if unknown := unknown_fields(policy):
         raise UsageError(f"{source}: a policy has no {', '.join(map(_with_suggestion, unknown))}")
     return policy

@@ -79,6 +79,10 @@ def test_several_policies_are_several_documents(path: Path) -> None:
         ("model: m\nrules: {accuracy_breach: {below: 1.1}}\n", "rules.accuracy_breach.below: "),
         ("model: m\neffective_at: 2026-01-01\n", "effective_at: must be RFC 3339"),
         ("model: m\nsegments: {carrier: [1]}\n", "segments.carrier.0: "),
+        (
+            'model: m\nsegments: {a: ["b:c"], "a:b": [c]}\n',
+            "segments: dimensions 'a' and 'a:b' both have a segment",
+        ),
         ("model: m\nmodel: n\n", "line 2: the key 'model' stands twice"),
         (
             "model: m\nrules:\n  data_stale: null\n  data_stale: null\n",
