@@ -1,9 +1,16 @@
 -- What the metrics service does beside its input: it lets rows go with age, and holds its sums against the raw rows.
 
 -- name: read_boundary
--- The newest boundary, and whether intake was behind when it was cut.
+-- The newest boundary, and whether intake was behind when it was cut. Or is: a snapshot that was taken back from its topic
+-- after a restore names offsets that the inbox has yet to reach again.
 SELECT last_as_of, coalesce((
-           SELECT bool_or((document ->> 'catching_up')::boolean) FROM published_latest_snapshots
+           SELECT bool_or((document ->> 'catching_up')::boolean OR EXISTS (
+               SELECT FROM jsonb_each(document -> 'offsets') AS input (topic, partitions)
+               CROSS JOIN jsonb_each_text(input.partitions) AS taken (partition, next_offset)
+               LEFT JOIN inbox ON inbox.topic = input.topic AND inbox.partition = taken.partition::integer
+               WHERE taken.next_offset::bigint > coalesce(inbox.next_offset, 0)
+           ))
+           FROM published_latest_snapshots
            WHERE as_of = to_timestamp(clock.last_as_of)
        ), false) AS catching_up
 FROM clock

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from services.metrics import retention
+from services.metrics import resuming, retention
 from services.metrics.instruments import TOO_LATE_TOTAL
 from services.metrics.retention import remove_old
 from shared.contracts.dead_letters import DeadLetter
@@ -278,6 +278,34 @@ async def test_nothing_goes_while_intake_is_behind(world: MetricsWorld) -> None:
     await world.cut(LATER + 2 * MINUTE)
     await remove_old(world.context)
     assert await raw(world) != before
+
+
+async def test_nothing_goes_after_a_restore_before_intake_has_been_looked_at(world: MetricsWorld) -> None:
+    """Snapshots taken back from their topic move the clock on; what was taken before is still to come again."""
+    facts = await grown_old(world)
+    before = await raw(world)
+    snapshots = await world.cut(LATER + MINUTE)
+    lost = [
+        one.model_copy(
+            update={
+                "sequence": one.sequence + 1,
+                "as_of": one.as_of + timedelta(days=90),
+                "offsets": {"labels": {"0": one.offsets["labels"]["0"] + 1}},
+            }
+        )
+        for one in snapshots
+    ]
+    assert await resuming._store(world.context, lost) == len(lost)
+    await remove_old(world.context)
+    assert await raw(world) == before
+    # A correction that came before the restore, and comes again: as late as it comes, it keeps its entity.
+    again = label("young", LATER, 0)
+    assert await take(world, again) == []
+    await world.cut(LATER + 90 * DAY + 2 * MINUTE)
+    await remove_old(world.context)
+    assert await raw(world) == (1, 1, 1)
+    await assert_nothing_to_rebuild(world)
+    await assert_figures(world, plainly([*facts, again]), LATER + 90 * DAY + 3 * MINUTE)
 
 
 async def test_rows_taken_before_the_first_boundary_are_kept_from_the_first_pass(world: MetricsWorld) -> None:
