@@ -11,14 +11,14 @@ COMMENT ON COLUMN metrics.clock.label_horizon_seconds IS
 ALTER TABLE metrics.prediction ADD COLUMN kept_from bigint;
 COMMENT ON COLUMN metrics.prediction.kept_from IS
     'Retention counts from here, in microseconds since 1970: its own time, or the newest boundary when it was taken, whichever is later. Null: the next pass tells.';
-CREATE INDEX prediction_by_age ON metrics.prediction (kept_from, entity_key);
+CREATE INDEX prediction_by_age ON metrics.prediction (kept_from);
 
 ALTER TABLE metrics.label
     ADD COLUMN kept_from bigint,
     ADD COLUMN first_observed_at bigint;
 COMMENT ON COLUMN metrics.label.first_observed_at IS
     'When the first of the entity''s labels was observed, in microseconds since 1970; null: the winning one was the first.';
-CREATE INDEX label_by_age ON metrics.label (kept_from, entity_key);
+CREATE INDEX label_by_age ON metrics.label (kept_from);
 
 CREATE TABLE metrics.superseded_label (
     entity_key uuid NOT NULL,
