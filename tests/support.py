@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 import asyncpg
 
@@ -69,10 +70,15 @@ class Feed:
 
 
 def make_consumer(
-    handler: Handler, pool: asyncpg.Pool[asyncpg.Record], *, service: Service, now: datetime = RECEIVED_AT
+    handler: Handler,
+    pool: asyncpg.Pool[asyncpg.Record],
+    *,
+    service: Service,
+    now: datetime = RECEIVED_AT,
+    **more: Any,
 ) -> Consumer:
-    """A consumer without Kafka: the real inbox, transactions and outbox."""
-    return Consumer(service=service, settings=Settings(), pool=pool, clock=FixedClock(now), handler=handler)
+    """A consumer without Kafka: the real inbox, transactions and outbox; ``more`` are settings."""
+    return Consumer(service=service, settings=Settings(**more), pool=pool, clock=FixedClock(now), handler=handler)
 
 
 async def apply(

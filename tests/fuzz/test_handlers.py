@@ -35,8 +35,9 @@ BATCH = 16
 NOWHERE = "127.0.0.1:1"
 NOT_SO: Mapping[Service, Mapping[str, Sequence[str]]] = {
     "metrics": {"predictions": ("unsupported", "conflict")},
-    "alerting": {},
+    "alerting": {"snapshots": ("conflict",)},
     "retrain": {
+        "snapshots": ("conflict",),
         "alerts": ("invalid",),
         "retrain-requests": ("invalid",),
         "retrain-job-updates": ("unknown_job", "illegal_transition"),
@@ -77,7 +78,8 @@ async def attack(
     # Offsets ascend within a partition, so that good records have one of their own.
     sent += [Sent(feed.record(topic, value, partition=7, received_at=RECEIVED_AT), None) for topic, value in good]
     random.shuffle(sent)
-    taking = make_consumer(handler, pool, service=service, now=RECEIVED_AT)
+    # A flood of dead letters is what this is: it must not stop the intake.
+    taking = make_consumer(handler, pool, service=service, now=RECEIVED_AT, breaker_min_refused=0)
     await taking.take([one.record for one in sent], {})
     emitted = await drain_outbox(pool)
     letters = [one for one in emitted if one.topic == DEAD_LETTERS.name]
