@@ -68,7 +68,7 @@ benchmarks/peers/flink/target/jars: benchmarks/peers/flink/pom.xml
 
 # How much memory the metrics service takes to drain a million records.
 pressure: install
-	$(BIN)/python benchmarks/pressure.py $(ARGS)
+	$(BIN)/python -m benchmarks.pressure $(ARGS)
 
 # What was installed, fetched and kept by runs; not what is in version control.
 clean:

@@ -193,7 +193,11 @@ async def create_topics(settings: Settings) -> None:
 
 async def preload(parts: Parts, count: int, seed: int = 1) -> DataSet:
     """Publish ``count`` predictions, as many labels, and what comes again or corrects, to topics of their own."""
-    settings = parts.settings(prefix=f"bench-{uuid.uuid4().hex[:8]}.", database="postgres")
+    return await publish(parts.settings(prefix=f"bench-{uuid.uuid4().hex[:8]}.", database="postgres"), count, seed)
+
+
+async def publish(settings: Settings, count: int, seed: int = 1) -> DataSet:
+    """The same, to the topics of a deployment."""
     await create_topics(settings)
     return await asyncio.to_thread(_publish, settings, count, seed)
 

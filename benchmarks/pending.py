@@ -48,7 +48,8 @@ async def fill(dsn: str, count: int) -> None:
     connection = await connect(dsn, role="metrics", application_name="bench-fill")
     try:
         for first in range(0, count, PORTION):
-            await store.add_predictions(connection, _waiting(range(first, min(first + PORTION, count))))
+            waiting = _waiting(range(first, min(first + PORTION, count)))
+            await store.add_predictions(connection, waiting, kept_from=lambda predicted_at: predicted_at)
     finally:
         await connection.close()
 

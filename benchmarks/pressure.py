@@ -1,7 +1,7 @@
 """How much memory the metrics service takes to drain a lag, however long, sampled while it does.
 
 ``make pressure`` preloads a million records into parts of the local stack, runs the real service as a process of
-its own, and prints its resident memory as it goes. ``--kafka HOST:PORT --postgres DSN`` uses what is there.
+its own, and prints its resident memory as it goes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Annotated, Any
 import asyncpg
 import typer
 
-from benchmarks.drain import fresh_database, local_parts, preload
+from benchmarks.parts import publish, running_parts
 from shared.settings import Settings
 
 MIB = 1_048_576
@@ -61,22 +61,21 @@ async def metrics_service(settings: Settings, log: int | None = None) -> AsyncIt
         await service.wait()
 
 
-async def measure(kafka: str, postgres: str, records: int) -> None:
-    dsn = await fresh_database(postgres)
-    settings = Settings(
-        kafka_bootstrap_servers=kafka, topic_prefix=f"pressure-{uuid.uuid4().hex[:8]}.", postgres_dsn=dsn
-    )
-    started = time.perf_counter()
-    total = await preload(settings, int(records / RECORDS_A_PREDICTION) + 1)
-    print(f"{total:,} records preloaded in {time.perf_counter() - started:.0f} s", flush=True)
-    connection = await asyncpg.connect(dsn)
-    started = time.perf_counter()
-    async with metrics_service(settings) as service:
-        await watch(connection, service, total)
-        elapsed = time.perf_counter() - started
-        print(f"drained in {elapsed:.0f} s with the start ({total / elapsed:,.0f}/s)")
-        print(f"highest resident memory: {resident(service.pid)[1] / MIB:.0f} MiB")
-    await connection.close()
+async def measure(records: int) -> None:
+    """Preload, then watch the service drain it."""
+    async with running_parts() as parts, parts.database() as database:
+        settings = parts.settings(prefix=f"pressure-{uuid.uuid4().hex[:8]}.", database=database)
+        started = time.perf_counter()
+        total = (await publish(settings, int(records / RECORDS_A_PREDICTION) + 1)).records
+        print(f"{total:,} records preloaded in {time.perf_counter() - started:.0f} s", flush=True)
+        connection = await asyncpg.connect(parts.dsn(database))
+        started = time.perf_counter()
+        async with metrics_service(settings) as service:
+            await watch(connection, service, total)
+            elapsed = time.perf_counter() - started
+            print(f"drained in {elapsed:.0f} s with the start ({total / elapsed:,.0f}/s)")
+            print(f"highest resident memory: {resident(service.pid)[1] / MIB:.0f} MiB")
+        await connection.close()
 
 
 async def watch(connection: asyncpg.Connection[Any], service: asyncio.subprocess.Process, total: int) -> None:
@@ -91,21 +90,9 @@ async def watch(connection: asyncpg.Connection[Any], service: asyncio.subprocess
         await asyncio.sleep(0.2)
 
 
-def main(
-    kafka: Annotated[str | None, typer.Option(help="Bootstrap servers.")] = None,
-    postgres_dsn: Annotated[
-        str | None, typer.Option("--postgres", help="DSN with the right to create databases.")
-    ] = None,
-    records: Annotated[int, typer.Option(help="The lag, roughly.")] = 1_000_000,
-) -> None:
+def main(records: Annotated[int, typer.Option(help="The lag, roughly.")] = 1_000_000) -> None:
     """Preload a lag, then watch the service drain it."""
-    if (kafka is None) != (postgres_dsn is None):
-        raise typer.BadParameter("give both --kafka and --postgres, or neither")
-    if kafka is not None and postgres_dsn is not None:
-        asyncio.run(measure(kafka, postgres_dsn, records))
-        return
-    with local_parts() as (servers, dsn):
-        asyncio.run(measure(servers, dsn, records))
+    asyncio.run(measure(records))
 
 
 if __name__ == "__main__":

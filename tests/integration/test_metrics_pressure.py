@@ -10,7 +10,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from benchmarks.drain import preload
+from benchmarks.parts import publish
 from benchmarks.pressure import MIB, TAKEN, metrics_service, resident
 from deploy.local.broker import Broker
 from services.metrics.rebuilding import models_to_rebuild, rebuild_model
@@ -38,7 +38,7 @@ async def test_a_lag_drains_in_bounded_memory_and_waits_outside_while_the_databa
         topic_prefix=topic_prefix,
         postgres_dsn=database_dsn,
     )
-    total = await preload(settings, PREDICTIONS)
+    total = (await publish(settings, PREDICTIONS)).records
     assert total > 2 * PREDICTIONS
     admin = await asyncpg.connect(database_dsn)
     holder = await asyncpg.connect(database_dsn)
