@@ -91,6 +91,11 @@ async def connect(dsn: str, *, role: str, application_name: str) -> asyncpg.Conn
     return connection
 
 
+async def take_all_the_time(connection: Connection) -> None:
+    """Let the open transaction last as long as it takes: what reads all raw rows of a model may well need more."""
+    await connection.execute("SET LOCAL transaction_timeout = 0")
+
+
 def _session(role: str, application_name: str) -> dict[str, str]:
     return {
         "role": f"trueward_{role}",

@@ -34,7 +34,7 @@ from services.metrics.domain.sums import BucketKey, Detail, Sums
 from services.metrics.joining import Bounds, Declared
 from services.metrics.store import QUERIES, UPKEEP, Series
 from services.metrics.tallying import Tally
-from shared.database import Connection
+from shared.database import Connection, take_all_the_time
 from shared.errors import TruewardError, UsageError
 
 ROWS_A_STEP = 5_000
@@ -103,6 +103,7 @@ async def rebuild_model(
     """
     for _ in range(ATTEMPTS):
         async with connection.transaction(isolation="repeatable_read", readonly=True):
+            await take_all_the_time(connection)
             findings = await _find(connection, model_id, step)
         if check or not findings.differences:
             return findings

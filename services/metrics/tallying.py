@@ -13,7 +13,7 @@ from services.metrics.domain.joining import Label, StoredPrediction, evaluate, i
 from services.metrics.domain.sums import Changes
 from services.metrics.joining import Bounds, Declared, series_of
 from services.metrics.store import QUERIES, UPKEEP, Names, Series
-from shared.database import Connection
+from shared.database import Connection, take_all_the_time
 
 
 @dataclass(slots=True)
@@ -81,6 +81,7 @@ async def sum_segments_anew(
     What rows that are gone have contributed stays as it was, by day, where the dimension still is declared. The
     model must be locked.
     """
+    await take_all_the_time(connection)
     await connection.execute(UPKEEP.say_summed_anew, model_id)
     await connection.execute(QUERIES.remove_segment_buckets, model_id)
     await connection.execute(QUERIES.restore_settled_segment_buckets, model_id, list(declared))

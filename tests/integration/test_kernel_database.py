@@ -224,6 +224,22 @@ async def test_a_transaction_that_sleeps_in_the_middle_of_a_statement_loses_its_
         await other.close()
 
 
+async def test_a_transaction_may_be_given_all_the_time_that_it_takes(
+    database_dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "TRANSACTION_TIMEOUT", "300ms")
+    connection = await connect(database_dsn, role="metrics", application_name="patient")
+    try:
+        async with connection.transaction():
+            await database.take_all_the_time(connection)
+            await connection.execute("SELECT pg_sleep(0.5)")
+        with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError, OSError)):
+            async with connection.transaction():
+                await connection.execute("SELECT pg_sleep(30)")
+    finally:
+        connection.terminate()
+
+
 async def test_json_goes_in_and_out_as_python_values(database_dsn: str) -> None:
     pool = await connect_pool(database_dsn, role="alerting", application_name="test", max_size=1)
     try:
