@@ -19,7 +19,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
-import httpx
 import typer
 from rich.console import Console
 
@@ -34,6 +33,7 @@ from examples.flights.story import ALERTS, DEAD_LETTERS, DECISIONS, JOBS, SNAPSH
 from examples.flights.stream import FIRST_DAY, LAST_MONTH, Message, days, days_of, midnight
 from examples.flights.trainer import MODEL_VERSIONS
 from examples.flights.wire import Document, Publisher, encoded, publisher, subscription
+from trueward.client import Trueward
 
 POLICIES = "policies"
 TRAINER_PROCESS = "trainer"
@@ -209,7 +209,7 @@ async def connected(
         training = await context.enter_async_context(
             trainer(endpoints.kafka, folder, options.seed, options.data_dir / "trainer.log")
         )
-        client = await context.enter_async_context(httpx.AsyncClient(base_url=endpoints.http, timeout=10))
+        client = context.enter_context(Trueward(endpoints.http, patience_seconds=5, timeout_seconds=10))
         outgoing = await context.enter_async_context(publisher(endpoints.kafka))
         topics = (SNAPSHOTS, ALERTS, DECISIONS, JOBS, DEAD_LETTERS)
         incoming = await context.enter_async_context(subscription(endpoints.kafka, *topics))

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from services.metrics.settings import MetricsSettings
 from shared.contracts.catalogue import CATALOGUE, name_of
 from shared.service import ServiceDefinition
 from shared.settings import Settings
@@ -31,7 +32,8 @@ def examples_of(topic: Topic) -> list[Example]:
 
 def handler_of(service: Service) -> Any:
     definition: ServiceDefinition = importlib.import_module(f"services.{service}.app").DEFINITION
-    return definition.handler_for(SimpleNamespace(settings=Settings()))  # type: ignore[arg-type]
+    settings = MetricsSettings() if definition.name == "metrics" else Settings()
+    return definition.handler_for(SimpleNamespace(settings=settings))  # type: ignore[arg-type]
 
 
 def refusals(emitted: list[Emitted], topic: Topic) -> dict[int, tuple[str, str]]:
