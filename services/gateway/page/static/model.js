@@ -336,7 +336,7 @@ export class ModelView {
     const { segments } = this.known.segments;
     const limits = this.known.monitoring?.thresholds;
     if (!segments.length) {
-      replace(this.parts.segments, card("Segments", [], h("p", { class: "quiet" }, "The policy declares no segments. Name them in its `segments`, for example {\"region\": [\"eu\", \"us\"]}, and each gets its own figures.")));
+      replace(this.parts.segments, card("Segments", [], h("p", { class: "quiet" }, "The policy declares no segments. Name them in its field “segments”, for example {\"region\": [\"eu\", \"us\"]}, and each gets its own figures.")));
       return;
     }
     const kind = segments[0].metrics.kind;
