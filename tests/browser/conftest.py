@@ -171,7 +171,7 @@ async def populate(world: World) -> None:
     await of_other_kinds(world)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def world(kafka_broker: Broker, postgres_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """``trueward up`` on the session's broker and server, a snapshot a second, and models on it."""
     data = tmp_path_factory.mktemp("browser")
