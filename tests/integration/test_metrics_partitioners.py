@@ -22,9 +22,9 @@ from confluent_kafka import Message, Producer
 
 from deploy.local.broker import Broker
 from services.metrics.app import DEFINITION
+from services.metrics.settings import MetricsSettings
 from shared.broker import create_missing_topics
 from shared.database import connect_pool
-from shared.settings import Settings
 from shared.topics import LABELS, PREDICTIONS
 from tests.kernel_world import eventually, producing, query, running, settings_for
 from tests.metrics_state import assert_figures, assert_state
@@ -69,7 +69,7 @@ def by_librdkafka(producer: Producer, *, keyed: bool) -> Send:
 
 
 @pytest.fixture
-async def settings(database_dsn: str, kafka_broker: Broker, topic_prefix: str) -> Settings:
+async def settings(database_dsn: str, kafka_broker: Broker, topic_prefix: str) -> MetricsSettings:
     found = settings_for(
         database_dsn,
         kafka_broker.bootstrap_servers,
@@ -79,7 +79,7 @@ async def settings(database_dsn: str, kafka_broker: Broker, topic_prefix: str) -
         max_batch_records=20,  # many transactions that run side by side
     )
     await create_missing_topics(found)
-    return found
+    return MetricsSettings(**{name: getattr(found, name) for name in type(found).model_fields})
 
 
 def facts_of(chance: Random, base: float) -> list[tuple[str, Fact]]:
@@ -108,7 +108,7 @@ def facts_of(chance: Random, base: float) -> list[tuple[str, Fact]]:
 
 @pytest.mark.slow
 async def test_the_figures_are_right_whatever_the_mix_of_clients(
-    settings: Settings, database_dsn: str, kafka_broker: Broker
+    settings: MetricsSettings, database_dsn: str, kafka_broker: Broker
 ) -> None:
     base = (datetime.now(UTC) - START).total_seconds() // MINUTE * MINUTE - 2 * HOUR
     facts = facts_of(Random(11), base)
