@@ -6,10 +6,25 @@ Nothing of the services is used. Documents are the JSON of the topics.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from fractions import Fraction
 from typing import Any
 
 Document = dict[str, Any]
 
+QUALITY = {
+    "binary": ("accuracy_breach", "brier_breach"),
+    "multiclass": ("accuracy_breach", "multiclass_brier_breach"),
+    "regression": ("mae_breach",),
+}
+"""The rules of quality that judge a model, by its kind; each has a trigger of its name."""
+ALERTS = (
+    "accuracy_breach",
+    "brier_breach",
+    "multiclass_brier_breach",
+    "mae_breach",
+    "data_stale",
+    "pipeline_stale",
+)
 RANKS = {"none": 0, "watch": 1, "incident": 2}
 AFTER: dict[str | None, set[str]] = {
     None: {"queued"},
@@ -26,18 +41,40 @@ AFTER: dict[str | None, set[str]] = {
 def breached(snapshot: Document) -> dict[str, str]:
     """The rules in breach, with their severity."""
     rules, metrics = snapshot["policy"]["rules"], snapshot["metrics"]
-    enough = metrics["evaluated_predictions"] >= snapshot["policy"]["min_evaluated"]
     found = {}
-    if enough and metrics["accuracy"] < rules["accuracy_breach"]["below"]:
-        found["accuracy_breach"] = "high"
-    if enough and metrics["brier_score"] > rules["brier_breach"]["above"]:
-        high = metrics["brier_score"] > rules["brier_breach"]["high_above"]
-        found["brier_breach"] = "high" if high else "medium"
+    if metrics["evaluated_predictions"] >= snapshot["policy"]["min_evaluated"]:
+        for alert in QUALITY[metrics["kind"]]:
+            if severity := _severity(alert, snapshot):
+                found[alert] = severity
     for alert, figure in (("data_stale", "data_freshness"), ("pipeline_stale", "pipeline_freshness")):
         age, rule = metrics[f"{figure}_seconds"], rules[alert]
         if age is not None and not snapshot["catching_up"] and age > rule["above_seconds"]:
             found[alert] = "high" if age > rule["high_above_seconds"] else "medium"
     return found
+
+
+def _severity(alert: str, snapshot: Document) -> str | None:
+    """How badly a rule of quality is broken, of whose predictions there are enough; None where it is not."""
+    rule, metrics = snapshot["policy"]["rules"][alert], snapshot["metrics"]
+    if alert == "accuracy_breach":
+        return "high" if metrics["accuracy"] < rule["below"] else None
+    figure, above, high_above = metrics["brier_score"], rule.get("above"), rule.get("high_above")
+    if alert == "mae_breach":
+        baseline = rule["baseline"]
+        if baseline is None:
+            if metrics["baseline_evaluated_predictions"] < snapshot["policy"]["min_evaluated"]:
+                return None
+            baseline = metrics["baseline_mae"]
+        figure = metrics["mae"]
+        above, high_above = times(rule["above_ratio"], baseline), times(rule["high_above_ratio"], baseline)
+    if figure <= above:
+        return None
+    return "high" if figure > high_above else "medium"
+
+
+def times(ratio: float, baseline: float) -> float:
+    """A product of two numbers as they are written: 1.1 times 3 is 3.3."""
+    return float(Fraction(repr(ratio)) * Fraction(repr(baseline)))
 
 
 def level(severity: str, streak: int) -> str:
@@ -67,7 +104,7 @@ def transitions(snapshots: Sequence[Document]) -> Iterator[tuple[Any, ...]]:
         after = {alert: (breaches[alert], standing.get(alert, ("", 0))[1] + 1) for alert in breaches}
         before_state, state = state, state_of([level(*one) for one in after.values()])
         changes: list[tuple[Any, ...]] = []
-        for alert in ("accuracy_breach", "brier_breach", "data_stale", "pipeline_stale"):
+        for alert in ALERTS:
             old, new = standing.get(alert), after.get(alert)
             if new and not old:
                 changes.append(("opened", alert, *new, level(*new), None))
@@ -95,7 +132,7 @@ def told(transition: Document) -> tuple[Any, ...]:
 def fired(snapshot: Document) -> list[str]:
     """The triggers that a snapshot fires."""
     breaches, policy = breached(snapshot), snapshot["policy"]
-    found = [trigger for trigger in ("accuracy_breach", "brier_breach") if trigger in breaches]
+    found = [trigger for trigger in QUALITY[snapshot["metrics"]["kind"]] if trigger in breaches]
     wanted = policy["triggers"]["new_labels"]
     if wanted is not None and (snapshot["metrics"]["new_labels"] or 0) >= wanted:
         found.append("new_labels")

@@ -9,10 +9,16 @@ from typing import Any
 
 from shared.topics import MODEL_VERSIONS
 from tests.metrics_world import Fact
-from tests.plain_metrics import SECOND, WINDOWS, Plain, micro
+from tests.plain_kinds import KINDS, SECOND, kind_of, most
+from tests.plain_metrics import WINDOWS, Plain, micro
 
-DERIVED = frozenset({"accuracy_interval_95", "ece", "label_delay_p50_seconds", "label_delay_p95_seconds"})
-"""Figures that the plain recomputation leaves out: their formulas are tested as such."""
+DERIVED = {
+    "accuracy_interval_95": ("binary", "multiclass"),
+    "ece": ("binary",),
+    "label_delay_p50_seconds": KINDS,
+    "label_delay_p95_seconds": KINDS,
+}
+"""Figures that the plain recomputation leaves out, by the kinds that have them; formulas are tested as such."""
 
 
 class Recomputation(Plain):
@@ -41,34 +47,49 @@ class Recomputation(Plain):
         return max(begun, key=lambda one: one[:2], default=None)
 
     def figures_of(self, model: str, version: str, segment: str, window: str, as_of: int) -> dict[str, Any]:
-        """One set of figures; ``version`` and ``segment`` empty for all."""
+        """One set of figures, of the kind of most; ``version`` and ``segment`` empty for all."""
         span = range((as_of - WINDOWS[window]) * SECOND, as_of * SECOND)
+        kind = self._kind(model, version, span.stop)
         made = [
             event
             for moment, segments, event in self._made[model]
             if moment in span and segment in segments and version in ("", event["model_version"])
         ]
-        settled = [
+        ever = [
             one
             for one in self._settled[model]
-            if one.evaluated_at in span and segment in one.segments and version in ("", one.version)
+            if one.kind == kind
+            and one.evaluated_at < span.stop
+            and segment in one.segments
+            and version in ("", one.version)
         ]
         return {
-            # The traffic is of binary models alone.
-            **self._figures("binary", made, settled, []),
-            "predictions_of_other_kinds": 0,
+            **self._figures(
+                kind,
+                [event for event in made if kind_of(event) == kind],
+                [one for one in ever if one.evaluated_at in span],
+                [one for one in ever if one.evaluated_at < span.start],
+            ),
+            "predictions_of_other_kinds": sum(kind_of(event) != kind for event in made),
             "new_labels": self.new_labels(model, as_of),
             "data_freshness_seconds": self.data_freshness(model, as_of),
             "pipeline_freshness_seconds": self.pipeline_freshness(model, as_of),
         }
 
+    def _kind(self, model: str, version: str, before: int) -> str:
+        """Of most predictions that the version made before a moment; of most of the model's, if it made none."""
+        known = [event for moment, _, event in self._made[model] if moment < before]
+        of_version = [event for event in known if version in ("", event["model_version"])]
+        return most(map(kind_of, of_version or known))
+
 
 def differences(found: dict[str, Any], expected: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Where published figures are not the recomputed ones, exactly: name to (found, expected)."""
     wrong = {name: (found.get(name), figure) for name, figure in expected.items() if found.get(name) != figure}
-    for name in DERIVED:
-        if (found.get(name) is None) != (expected["evaluated_predictions"] == 0):
-            wrong[name] = (found.get(name), "null exactly where nothing is evaluated")
-    for name in found.keys() - expected.keys() - DERIVED:
+    for name, kinds in DERIVED.items():
+        has_it = expected["kind"] in kinds and expected["evaluated_predictions"] > 0
+        if (found.get(name) is not None) != has_it:
+            wrong[name] = (found.get(name), f"known exactly where {' and '.join(kinds)} predictions are evaluated")
+    for name in found.keys() - expected.keys() - DERIVED.keys():
         wrong[name] = (found[name], "not recomputed")
     return wrong

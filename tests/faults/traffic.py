@@ -21,13 +21,17 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
 from shared.topics import LABELS, MODEL_VERSIONS, PIPELINE_RUNS, POLICIES, PREDICTIONS, RETRAIN_JOB_UPDATES, Topic
+from tests.faults.kinds import KIND_OF_MODEL, answer, contradiction, outcomes
 from tests.faults.world import World
+from tests.plain_kinds import KINDS
 
-MODELS = ("alpha", "beta", "gamma / ü")
+MODELS = tuple(KIND_OF_MODEL)
 SEGMENTS = {"region": ["eu", "us"]}
 TICK_SECONDS = 0.25
 CASES_A_TICK = 7
 RESEND_SECONDS = 0.2
+LONG_AGO_SECONDS = 8_000
+"""How far back what regression models say goes: far enough for a baseline before the last hour."""
 
 
 @dataclass(frozen=True)
@@ -155,9 +159,19 @@ class Traffic:
         return {
             "model": model,
             "mode": "observe" if model == "beta" else "enforce",
-            "window": {"alpha": "1h", "beta": "7d"}.get(model, "1d"),
+            "window": {"alpha": "1h", "beta": "7d", "epsilon": "1h"}.get(model, "1d"),
             "min_evaluated": 20,
-            "rules": {"accuracy_breach": {"below": 0.5}, "brier_breach": {"above": 0.36, "high_above": 0.38}},
+            "rules": {
+                "accuracy_breach": {"below": 0.25 if model == "delta" else 0.5},
+                "brier_breach": {"above": 0.36, "high_above": 0.38},
+                "multiclass_brier_breach": {"above": 0.97, "high_above": 1.0},
+                # Now against the policy's baseline, now against what was evaluated before the window.
+                "mae_breach": {
+                    "baseline": self.chance.choice([0.78, None]),
+                    "above_ratio": 1.0,
+                    "high_above_ratio": 1.05,
+                },
+            },
             "triggers": {"new_labels": 300 if model == "alpha" else None},
             "segments": segments,
             "lease_seconds": 3600,
@@ -201,12 +215,11 @@ class Traffic:
         if not made or self.chance.random() > 0.2:
             return
         sent, partition = self.chance.choice(made)
-        event = json.loads(sent.value)
-        event["probability"] = round(1 - event["probability"] * 0.9 - 0.0005, 4)
+        event = contradiction(json.loads(sent.value), self.chance)
         await self.sender.send(Sent(PREDICTIONS, sent.key, encode(event), partition, garbage=True))
 
     async def _now_and_then(self) -> None:
-        """Pipelines run, and a policy declares other segments, which sums the model anew."""
+        """Pipelines run, a policy declares other segments, which sums the model anew, another a new baseline."""
         now = datetime.now(UTC)
         for status in ("success", "failed"):
             run = {"pipeline": "daily", "completed_at": now.isoformat(), "status": status}
@@ -214,6 +227,7 @@ class Traffic:
         if self._tick % 80 == 0:
             regions = self.chance.sample(["eu", "us", "ap"], self.chance.randrange(1, 4))
             await self.operator(POLICIES, "beta", self.policy("beta", {"region": regions}))
+            await self.operator(POLICIES, "epsilon", self.policy("epsilon", SEGMENTS))
 
     def _placed(self, topic: Topic, entity: str, event: dict[str, Any], partitions: int | None = None) -> Sent:
         """As clients send: by key, without a key, or by a rule of their own."""
@@ -232,7 +246,8 @@ class Traffic:
             yield chance.randrange(4), self._garbage(number)
             return
         entity = f"e-{self.seed}-{number}"
-        stories = [*self._predictions(entity), *self._labels(entity)]
+        models = chance.sample(MODELS, chance.choice([1, 1, 1, 2, 3]))
+        stories = [*self._predictions(entity, models), *self._labels(entity, KIND_OF_MODEL[models[0]])]
         for delay, sent in stories:
             yield delay, sent
             if chance.random() < 0.15:  # delivered again, soon or long after
@@ -244,44 +259,35 @@ class Traffic:
         moment = datetime.now(UTC) - timedelta(seconds=ago)
         return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
 
-    def _predictions(self, entity: str) -> Iterator[tuple[int, Sent]]:
+    def _predictions(self, entity: str, models: list[str]) -> Iterator[tuple[int, Sent]]:
+        """One of every model, of whatever kind; a few are not of the kind that is the model's own."""
         chance = self.chance
-        fan_out = chance.sample(MODELS, chance.choice([1, 1, 1, 2, 3]))
-        for place, model in enumerate(fan_out):
+        for place, model in enumerate(models):
+            kind = KIND_OF_MODEL[model] if chance.random() < 0.96 else chance.choice(KINDS)
             name = entity if place == 0 and chance.random() < 0.5 else f"{entity}-{place}"
             event: dict[str, Any] = {
                 "prediction_id": name,
                 "model": model,
                 "model_version": chance.choice(self.versions[model]),
-                "predicted_at": self._moment(5_000).isoformat(),
-                "probability": chance.randrange(1001) / 1000,
+                "predicted_at": self._moment(LONG_AGO_SECONDS if kind == "regression" else 5_000).isoformat(),
+                **answer(kind, chance),
                 "segment": {"region": chance.choice(["eu", "us", "ap"])} if chance.random() < 0.8 else {},
             }
             if name != entity:
                 event["entity_id"] = entity
-            if chance.random() < 0.2:
-                event["predicted"] = chance.randrange(2)
             if chance.random() < 0.2:
                 event["data_as_of"] = self._moment(9_000).isoformat()
             if chance.random() < 0.05:
                 event["no_contract_knows_me"] = True
             yield chance.choice([0, 0, 1, 2, 25]), self._placed(PREDICTIONS, entity, event)
 
-    def _labels(self, entity: str) -> Iterator[tuple[int, Sent]]:
-        """None, one, or several: early or late, corrected in any order, of one moment, taken back."""
+    def _labels(self, entity: str, kind: str) -> Iterator[tuple[int, Sent]]:
+        """None, one, or several: early or late, corrected in any order, of one moment, taken back, of any kind."""
         chance = self.chance
-        said = self._moment(4_000)
-        kinds = ["none", "once", "once", "once", "once", "corrected", "tied", "retracted", "class"]
-        outcomes: list[Any] = {
-            "none": [],
-            "once": [chance.randrange(2)],
-            "corrected": [0, 1, chance.randrange(2)],
-            "tied": [1, 0],
-            "retracted": [1, None, *chance.choice([[], [0]])],
-            "class": ["tabby"],
-        }[kind := chance.choice(kinds)]
-        for place, outcome in enumerate(outcomes):
-            observed = said + timedelta(seconds=0 if kind == "tied" else 7 * place)
+        said = self._moment(LONG_AGO_SECONDS if kind == "regression" else 4_000)
+        told, at_once = outcomes(kind, chance)
+        for place, outcome in enumerate(told):
+            observed = said + timedelta(seconds=0 if at_once else 7 * place)
             event = {"entity_id": entity, "outcome": outcome, "observed_at": observed.isoformat()}
             yield chance.choice([0, 0, 1, 3, 20]), self._placed(LABELS, entity, event)
 
@@ -297,6 +303,10 @@ class Traffic:
                 (PREDICTIONS, mark.encode() + b"\xff\xfe"),
                 (PREDICTIONS, encode({**prediction, "probability": 1.5})),
                 (PREDICTIONS, encode({**prediction, "probability": 0.5, "predicted_at": "yesterday"})),
+                (PREDICTIONS, encode({**prediction, "probability": 0.5, "value": 0.5})),
+                (PREDICTIONS, encode({**prediction, "probabilities": {"cat": 0.5, "dog": 0.4}})),
+                (PREDICTIONS, encode({**prediction, "probabilities": {"cat": 1, "dog": 0}, "predicted": "owl"})),
+                (PREDICTIONS, encode({**prediction, "value": 1, "predicted": 1})),
                 (PREDICTIONS, encode({**prediction, "probability": 0.5, "predicted_at": "2099-01-01T00:00:00Z"})),
                 (LABELS, encode({**label, "observed_at": "2099-01-01T00:00:00Z"})),
                 (LABELS, encode({**label, "outcome": [1]})),
