@@ -30,8 +30,8 @@ SEGMENTS = {"region": ["eu", "us"]}
 TICK_SECONDS = 0.25
 CASES_A_TICK = 7
 RESEND_SECONDS = 0.2
-LONG_AGO_SECONDS = 8_000
-"""How far back what regression models say goes: far enough for a baseline before the last hour."""
+LONG_AGO_SECONDS = 12_000
+"""How far back what regression models say goes: half of it is settled before the last hour, for a baseline."""
 
 
 @dataclass(frozen=True)
