@@ -160,7 +160,7 @@ class Traffic:
             "model": model,
             "mode": "observe" if model == "beta" else "enforce",
             "window": {"alpha": "1h", "beta": "7d", "epsilon": "1h"}.get(model, "1d"),
-            "min_evaluated": 20,
+            "min_evaluated": 10 if model == "epsilon" else 20,  # before the window and in it
             "rules": {
                 "accuracy_breach": {"below": 0.25 if model == "delta" else 0.5},
                 "brier_breach": {"above": 0.36, "high_above": 0.38},
