@@ -4,8 +4,9 @@ BIN := $(VENV)/bin
 ARGS ?=
 # Tests run in so many processes, each with a broker and a database of its own; a file's tests stay together.
 TEST_PROCESSES ?= 2
+SEEDS ?= 200
 
-.PHONY: install demo test fuzz faults lint bench bench-peers pressure docs up clean
+.PHONY: install demo test fuzz faults simulate lint bench bench-peers pressure docs up clean
 
 install: $(VENV)/.installed
 
@@ -47,6 +48,10 @@ docs: install
 # The services without the demo: broker, PostgreSQL and all four, until Ctrl-C.
 up: install
 	$(BIN)/trueward up $(ARGS)
+
+# Simulated worlds with faults: SEEDS=5000 is a campaign, SEEDS=17-17 one world again. docs/guarantees.md
+simulate: install
+	$(BIN)/python -m tests.simulation --seeds $(SEEDS) $(ARGS)
 
 # Every figure of docs/performance.md, in under 45 minutes: ONLY=name measures one, QUICK=1 all on little data.
 bench: install
