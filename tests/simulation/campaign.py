@@ -18,7 +18,7 @@ from tests.simulation.outcome import Outcome, outcome_of
 from tests.simulation.scheduler import Fault, FaultKind
 from tests.simulation.virtual import VirtualLoop
 from tests.simulation.wire import Server
-from tests.simulation.workload import History, Size
+from tests.simulation.workload import History, Kind, Size
 from tests.simulation.world import Plan, World
 
 T = TypeVar("T")
@@ -33,7 +33,16 @@ SECONDS = {
     "lose": (0.0,),
     "rebalance": (0.0,),
 }
-COMPACT = Size(phases=1, models=1, predictions=4, boundaries=2)
+KINDS_OF_MODELS: Sequence[tuple[Kind, ...]] = (
+    ("binary",),
+    ("multiclass",),
+    ("regression",),
+    ("binary", "multiclass"),
+    ("regression", "binary"),
+    ("binary", "multiclass", "regression"),
+)
+"""Of one history after the other: six in a row have all of them, twelve have all on both clocks."""
+COMPACT = Size(phases=1, kinds=("binary",), predictions=4, boundaries=2)
 """For the systematic runs: the least in which snapshots, alerts, a job and its life occur."""
 
 LIKENESS = 25
@@ -59,7 +68,8 @@ def history_of(seed: int) -> tuple[History, str]:
     number = seed // WORLDS_OF_A_HISTORY
     chance = Random(f"size {number}")
     phases, boundaries = chance.choice([(1, 2), (1, 3), (1, 4), (2, 1), (2, 2)])
-    size = Size(phases, chance.choice([1, 1, 2]), chance.randint(3, 7), boundaries)
+    kinds = KINDS_OF_MODELS[number % len(KINDS_OF_MODELS)]
+    size = Size(phases, kinds, chance.randint(3, 7) + len(kinds) - 1, boundaries)
     clock = "wall" if number % 4 == 3 else "event"
     return History(number, size, ticks=clock == "event"), clock
 
@@ -130,6 +140,7 @@ class Laboratory:
         return self._expected[key]
 
     def _outcome(self, world: World) -> Outcome:
+        self._ran = world
         self._loop.run_until_complete(world.run())
         outcome = self._loop.run_until_complete(outcome_of(world))
         check(world, outcome)
@@ -137,8 +148,8 @@ class Laboratory:
 
     def judge(self, plan: Plan, seed: int) -> Verdict:
         """Run a world and hold it against every promise."""
-        world = World(plan, self._server)
-        failure = None
+        world, failure = World(plan, self._server), None
+        self._ran = world
         try:
             expected, _ = self.expected(plan.history, plan.clock)
             outcome = self._outcome(world)
@@ -146,9 +157,9 @@ class Laboratory:
                 same("against the undisturbed run", outcome.comparable(), expected.comparable())
         except Exception as error:  # noqa: BLE001 - whatever a world ends with is its failure
             failure = f"{type(error).__name__}: {error}"
-        return Verdict(
-            seed, plan, failure, world.scheduler.effects, tuple(world.struck), tuple(world.scheduler.history)
-        )
+        # Where not even the undisturbed run came to its end, its history is the one to read.
+        told = tuple(self._ran.scheduler.history)
+        return Verdict(seed, plan, failure, world.scheduler.effects, tuple(world.struck), told)
 
     def world(self, seed: int) -> Verdict:
         """The world of a seed."""

@@ -86,7 +86,10 @@ def check_state(world: World, outcome: Outcome) -> None:
     plain = Plain(facts_below(world), interval=world.plan.interval_seconds)
     same("buckets", outcome.tables["buckets"], plain.buckets())
     same("label buckets", outcome.tables["label buckets"], plain.label_buckets())
-    labels = [(moment, None if outcome is None else float(outcome)) for moment, outcome in plain.labels.values()]
+    labels = [
+        (moment, outcome if outcome is None or isinstance(outcome, str) else float(outcome))
+        for moment, outcome in plain.labels.values()
+    ]
     same("winning labels", outcome.tables["labels"], sorted(labels, key=repr))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,7 +21,7 @@ from shared.records import Record
 from shared.service import Context, Health, Input, ServiceDefinition, Worker
 from shared.settings import Settings
 from shared.topics import Service, read_by
-from tests.simulation.kafka import Broker, Member, Sender
+from tests.simulation.kafka import Broker, Member, Reader, Sender
 from tests.simulation.scheduler import Scheduler
 from tests.simulation.virtual import VirtualClock, VirtualLoop
 from tests.simulation.wire import Pool, Server
@@ -36,6 +37,16 @@ INSERT INTO simulation.taken SELECT $1, * FROM unnest($2::text[], $3::integer[],
 """
 PATIENCE_WITH_SILENCE_SECONDS = 5.0
 """PostgreSQL's ``idle_in_transaction_session_timeout``, as the services set it; here in virtual time."""
+
+
+OF_TASK: ContextVar[Instance] = ContextVar("instance")
+"""Whose task it is that runs."""
+
+
+def reader(topic: str, **_settings: Any) -> Reader:
+    """What ``AIOKafkaConsumer`` is in a world: a consumer of the instance that makes it."""
+    instance = OF_TASK.get()
+    return Reader(instance.house.broker, instance, topic)
 
 
 @dataclass(frozen=True)
@@ -172,6 +183,8 @@ class Instance:
         self.task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
+        # The task takes it along.
+        OF_TASK.set(self)
         settings = SETTINGS[self.service](**self.house.settings)
         self.task = asyncio.create_task(SimulatedWorker(self, settings).run_parts(), name=self.name)
 

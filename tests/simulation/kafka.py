@@ -123,12 +123,47 @@ class Broker:
         }
 
 
-class Member:
+class Asking:
+    """Who asks the broker; the answer may never come."""
+
+    def __init__(self, broker: Broker, actor: Actor) -> None:
+        self._broker = broker
+        self._actor = actor
+
+    async def end_offsets(self, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
+        await self._ask("log ends?")
+        return {partition: len(self._broker.logs[partition]) for partition in partitions}
+
+    async def offsets_for_times(
+        self, times: Mapping[TopicPartition, int]
+    ) -> dict[TopicPartition, OffsetAndTimestamp | None]:
+        await self._ask("offsets of times?")
+        found: dict[TopicPartition, OffsetAndTimestamp | None] = {}
+        for partition, moment in times.items():
+            later = (record for record in self._broker.logs[partition] if record.timestamp >= moment)
+            first = next(later, None)
+            found[partition] = None if first is None else OffsetAndTimestamp(first.offset, first.timestamp)
+        return found
+
+    async def _ask(
+        self,
+        label: str,
+        enabled: Callable[[], bool] = lambda: True,
+        *,
+        kind: Kind = "ask",
+        changes_nothing: bool = False,
+    ) -> None:
+        try:
+            await self._broker.scheduler.point(self._actor, kind, label, enabled, changes_nothing=changes_nothing)
+        except LostError:
+            raise KafkaConnectionError(f"connection lost at: {label}") from None
+
+
+class Member(Asking):
     """A consumer in a group, with what the services use of ``AIOKafkaConsumer``."""
 
     def __init__(self, broker: Broker, actor: Actor, group: str, topics: Iterable[str], max_records: int) -> None:
-        self._broker = broker
-        self._actor = actor
+        super().__init__(broker, actor)
         self._group = broker.groups[group]
         self._max_records = max_records
         self.subscribed = {
@@ -257,36 +292,45 @@ class Member:
         await self._ask("log beginnings?")
         return dict.fromkeys(partitions, 0)
 
-    async def end_offsets(self, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
-        await self._ask("log ends?")
-        return {partition: len(self._broker.logs[partition]) for partition in partitions}
-
-    async def offsets_for_times(
-        self, times: Mapping[TopicPartition, int]
-    ) -> dict[TopicPartition, OffsetAndTimestamp | None]:
-        await self._ask("offsets of times?")
-        found: dict[TopicPartition, OffsetAndTimestamp | None] = {}
-        for partition, moment in times.items():
-            later = (record for record in self._broker.logs[partition] if record.timestamp >= moment)
-            first = next(later, None)
-            found[partition] = None if first is None else OffsetAndTimestamp(first.offset, first.timestamp)
-        return found
-
     def partitions_for_topic(self, topic: str) -> set[int]:
         return set(range(self._broker.partitions[topic]))
 
-    async def _ask(
-        self,
-        label: str,
-        enabled: Callable[[], bool] = lambda: True,
-        *,
-        kind: Kind = "ask",
-        changes_nothing: bool = False,
-    ) -> None:
-        try:
-            await self._broker.scheduler.point(self._actor, kind, label, enabled, changes_nothing=changes_nothing)
-        except LostError:
-            raise KafkaConnectionError(f"connection lost at: {label}") from None
+
+class Reader(Asking):
+    """A consumer without a group, which has all partitions of a topic, with what metrics uses of aiokafka's."""
+
+    def __init__(self, broker: Broker, actor: Actor, topic: str) -> None:
+        super().__init__(broker, actor)
+        self._positions = {partition: 0 for partition in broker.logs if partition.topic == topic}
+
+    async def start(self) -> None:
+        await self._ask("start to read")
+
+    async def stop(self) -> None:
+        """It holds nothing."""
+
+    def assignment(self) -> set[TopicPartition]:
+        return set(self._positions)
+
+    async def seek_to_beginning(self) -> None:
+        self._positions = dict.fromkeys(self._positions, 0)
+
+    def seek(self, partition: TopicPartition, offset: int) -> None:
+        self._positions[partition] = offset
+
+    async def position(self, partition: TopicPartition) -> int:
+        return self._positions[partition]
+
+    async def getmany(self, *, timeout_ms: int, max_records: int) -> dict[TopicPartition, Log]:
+        """What there is, at once: in a world nobody waits for records that he knows of."""
+        assert timeout_ms
+        await self._ask("read on")
+        found = {}
+        for partition, position in self._positions.items():
+            if records := self._broker.logs[partition][position : position + max_records]:
+                found[partition] = records
+                self._positions[partition] += len(records)
+        return found
 
 
 class Sender:

@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from fractions import Fraction
 from typing import Any
 
-RULES = ("accuracy_breach", "brier_breach", "data_stale", "pipeline_stale")
+RULES = (
+    *("accuracy_breach", "brier_breach", "multiclass_brier_breach", "mae_breach"),
+    *("data_stale", "pipeline_stale"),
+)
+OF_KINDS = {
+    "accuracy_breach": ("binary", "multiclass"),
+    "brier_breach": ("binary",),
+    "multiclass_brier_breach": ("multiclass",),
+    "mae_breach": ("regression",),
+}
+"""The rules of quality, and the kinds of models that each judges."""
 RANKS = ("none", "watch", "incident")
 COMPARED = (
     *("model", "alert_sequence", "transition", "alert_id", "severity", "breach_streak", "escalation_level"),
@@ -15,24 +26,39 @@ COMPARED = (
 
 def severity_of(rule: str, snapshot: dict[str, Any]) -> str | None:
     """How severely a snapshot breaches a rule; None where it does not."""
-    policy, metrics = snapshot["policy"], snapshot["metrics"]
-    limits = policy["rules"][rule]
-    if limits is None:
+    metrics, limits = snapshot["metrics"], snapshot["policy"]["rules"][rule]
+    if limits is None or not is_judged(rule, snapshot):
         return None
-    if rule in ("accuracy_breach", "brier_breach"):
-        if metrics["evaluated_predictions"] < policy["min_evaluated"]:
-            return None
-        if rule == "accuracy_breach":
-            return "high" if metrics["accuracy"] < limits["below"] else None
-        value, above, high = metrics["brier_score"], limits["above"], limits["high_above"]
+    if rule == "accuracy_breach":
+        return "high" if metrics["accuracy"] < limits["below"] else None
+    if rule == "mae_breach":
+        above, high = (mae_is_above(limits[name], snapshot) for name in ("above_ratio", "high_above_ratio"))
+    elif rule in OF_KINDS:
+        above, high = (metrics["brier_score"] > limits[name] for name in ("above", "high_above"))
     else:
-        value = metrics[rule.replace("stale", "freshness_seconds")]
-        above, high = limits["above_seconds"], limits["high_above_seconds"]
-        if snapshot["catching_up"] or value is None:
-            return None
-    if value <= above:
-        return None
-    return "high" if value > high else "medium"
+        age = metrics[rule.replace("stale", "freshness_seconds")]
+        above, high = (age > limits[name] for name in ("above_seconds", "high_above_seconds"))
+    return ("high" if high else "medium") if above else None
+
+
+def is_judged(rule: str, snapshot: dict[str, Any]) -> bool:
+    """Whether a rule is for such models, and has enough to go by."""
+    metrics = snapshot["metrics"]
+    if rule in OF_KINDS:
+        enough = metrics["evaluated_predictions"] >= snapshot["policy"]["min_evaluated"]
+        return enough and metrics["kind"] in OF_KINDS[rule]
+    return not snapshot["catching_up"] and metrics[rule.replace("stale", "freshness_seconds")] is not None
+
+
+def mae_is_above(ratio: float, snapshot: dict[str, Any]) -> bool:
+    """Whether a MAE is above so many times the baseline, taken of the numbers as they are written."""
+    policy, metrics = snapshot["policy"], snapshot["metrics"]
+    baseline = policy["rules"]["mae_breach"]["baseline"]
+    if baseline is None and metrics["baseline_evaluated_predictions"] >= policy["min_evaluated"]:
+        baseline = metrics["baseline_mae"]
+    if baseline is None:
+        return False
+    return bool(metrics["mae"] > float(Fraction(str(ratio)) * Fraction(str(baseline))))
 
 
 def transitions(snapshots: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:

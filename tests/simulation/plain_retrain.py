@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-TRIGGERS = ("accuracy_breach", "brier_breach", "new_labels")
+from tests.simulation.plain_alerts import mae_is_above
+
+TRIGGERS = ("accuracy_breach", "brier_breach", "multiclass_brier_breach", "mae_breach", "new_labels")
 COVERED_FOR = timedelta(hours=12)
 ENDED = {"completed": "completed", "failed": "failed", "cancelled": "cancelled"}
 
@@ -83,13 +85,16 @@ def fired(snapshot: dict[str, Any]) -> tuple[str, ...]:
     """The triggers that a snapshot fires."""
     policy, metrics = snapshot["policy"], snapshot["metrics"]
     rules, triggers = policy["rules"], policy["triggers"]
-    enough = metrics["evaluated_predictions"] >= policy["min_evaluated"]
+    kind = metrics["kind"] if metrics["evaluated_predictions"] >= policy["min_evaluated"] else None
+    brier = f"{'multiclass_' if kind == 'multiclass' else ''}brier_breach"
+    decides = kind in ("binary", "multiclass")
     found = {
-        "accuracy_breach": enough and metrics["accuracy"] < rules["accuracy_breach"]["below"],
-        "brier_breach": enough and metrics["brier_score"] > rules["brier_breach"]["above"],
+        "accuracy_breach": decides and metrics["accuracy"] < rules["accuracy_breach"]["below"],
+        brier: decides and metrics["brier_score"] > rules[brier]["above"],
+        "mae_breach": kind == "regression" and mae_is_above(rules["mae_breach"]["above_ratio"], snapshot),
         "new_labels": triggers["new_labels"] is not None and metrics["new_labels"] >= triggers["new_labels"],
     }
-    return tuple(trigger for trigger in TRIGGERS if found[trigger])
+    return tuple(trigger for trigger in TRIGGERS if found.get(trigger))
 
 
 def recompute(

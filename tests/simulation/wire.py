@@ -7,6 +7,7 @@ import inspect
 import re
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import asyncpg
@@ -284,10 +285,17 @@ class Lent:
     async def fetchval(self, query: str, *arguments: Any) -> Any:
         return await self._statement(query, arguments, self.real.fetchval)
 
-    async def cursor(self, query: str, *arguments: Any, prefetch: int) -> AsyncIterator[asyncpg.Record]:
-        assert prefetch
-        for row in await self.fetch(query, *arguments):
-            yield row
+    async def cursor(self, query: str, *arguments: Any) -> LentCursor:
+        """A cursor of PostgreSQL's; opening it is a statement, and every portion that is fetched another."""
+        return LentCursor(self, await self._statement(query, arguments, self.real.cursor), query)
+
+    async def fetch_portion(self, cursor: Any, query: str, count: int) -> list[asyncpg.Record]:
+        self._refuse_when_cut()
+        label = f"{NAMES.get(query, query)} (portion)"
+        found: list[asyncpg.Record] = await self._effect(
+            "statement", label, lambda: cursor.fetch(count), durable=False
+        )
+        return found
 
     async def copy_records_to_table(self, table: str, *, records: Iterable[Any], columns: Iterable[str]) -> None:
         rows = list(records)
@@ -340,6 +348,19 @@ class Lent:
         refuse_the_dead(self._actor)
         if self.is_cut:
             raise asyncpg.ConnectionDoesNotExistError(CONNECTION_LOST)
+
+
+@dataclass(frozen=True)
+class LentCursor:
+    """A cursor of a transaction. Has what the services use of asyncpg's."""
+
+    connection: Lent
+    real: Any
+    query: str
+
+    async def fetch(self, count: int) -> list[asyncpg.Record]:
+        """The next rows, ``count`` at most; none at the end."""
+        return await self.connection.fetch_portion(self.real, self.query, count)
 
 
 Notify = Callable[[str], None]

@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from random import Random
-from typing import Any
+from typing import Any, Literal
 
 from shared.contracts.base import canonical_json, sha256_of
 from shared.contracts.retraining import Job
@@ -25,7 +25,20 @@ from shared.topics import (
     TOPICS,
     Topic,
 )
-from tests.metrics_world import MINUTE, Fact, at, label, policy, prediction, run, version
+from tests.metrics_world import (
+    MINUTE,
+    Fact,
+    at,
+    classified,
+    label,
+    policy,
+    prediction,
+    run,
+    valued,
+    version,
+)
+
+Kind = Literal["binary", "multiclass", "regression"]
 
 PARTITIONS = {topic.name: min(topic.partitions, 2) for topic in TOPICS}
 OBSERVED = tuple(
@@ -35,7 +48,14 @@ SHORT_LEASE_SECONDS = 15
 """Of a model whose trainers always die: nothing else may depend on how long anything takes."""
 LONG_LEASE_SECONDS = 86_400
 ANSWERS = ("completes", "completes", "fails", "cancels", "waits")
-MODELS = ("arrivals", "departures")
+MODELS = ("arrivals", "departures", "delays")
+CLASSES = ("red", "green", "3")
+OUTCOMES: dict[Kind, tuple[float | str | None, ...]] = {
+    "binary": (0, 0, 1, 1, 1, None),
+    "multiclass": ("red", "red", "green", 3, "never heard of", None),
+    "regression": (0, 2.5, 7, 1e-9, -12.125, None),
+}
+"""What happens, by the kind of the prediction about it. Predictions of other kinds may go on waiting."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +86,8 @@ class Size:
     """How much happens in a world."""
 
     phases: int = 2
-    models: int = 2
+    kinds: tuple[Kind, ...] = ("binary", "multiclass", "regression")
+    """One a model."""
     predictions: int = 7
     boundaries: int = 2
 
@@ -83,9 +104,10 @@ class History:
 
     def __post_init__(self) -> None:
         self._chance = Random(f"history {self.seed}")
-        self.models = MODELS[: self.size.models]
+        self.models = MODELS[: len(self.size.kinds)]
+        self._kinds = dict(zip(self.models, self.size.kinds, strict=True))
         self.abandoned = {model for model in self.models if self._chance.random() < 0.2}
-        self._entities: list[tuple[str, int]] = []
+        self._entities: list[tuple[str, int, Kind]] = []
         self.phases = [self._phase(number) for number in range(self.size.phases)]
 
     def _phase(self, number: int) -> Phase:
@@ -104,6 +126,8 @@ class History:
     def _operators(self, begin: int) -> Iterable[Publication]:
         chance = self._chance
         for model in self.models:
+            # What a minute's histories have is all in the window: a baseline before it they never have.
+            mae = {"baseline": chance.choice([0, 4.5])} if self._kinds[model] == "regression" else {}
             given = policy(
                 model=model,
                 mode=chance.choice(["enforce", "enforce", "observe"]),
@@ -112,6 +136,7 @@ class History:
                 rules={
                     "data_stale": {"above_seconds": 50, "high_above_seconds": 110},
                     "pipeline_stale": {"above_seconds": 70, "high_above_seconds": 130},
+                    "mae_breach": mae,
                 },
                 triggers={"new_labels": chance.choice([3, 5, 40])},
                 segments=chance.choice([{}, {"region": ["eu"]}]),
@@ -133,16 +158,15 @@ class History:
                 more["entity_id"] = chance.choice(self._entities)[0]
             if chance.random() < 0.3:
                 more["data_as_of"] = at(seconds - chance.randint(1, 60))
-            found = prediction(
-                name,
-                seconds,
-                chance.randrange(1001) / 1000,
-                model=chance.choice(self.models),
-                version=chance.choice(["1", "1", "2"]),
-                **more,
-            )
+            model = chance.choice(self.models)
+            kind = self._kinds[model]
+            if len(self.models) > 1 and chance.random() < 0.1:
+                # Now and then a model says something of another kind than it usually does.
+                kind = chance.choice(self.size.kinds)
+            more["model"], more["version"] = model, chance.choice(["1", "1", "2"])
+            found = _said(chance, kind, name, seconds, more)
             entity = more.get("entity_id", name)
-            self._entities.append((entity, int(seconds)))
+            self._entities.append((entity, int(seconds), kind))
             if name not in self.without:
                 yield found
                 if chance.random() < 0.15:
@@ -150,11 +174,11 @@ class History:
 
     def _labels(self, begin: int, end: int) -> Iterable[Fact]:
         chance = self._chance
-        for entity, seconds in self._entities:
+        for entity, seconds, kind in self._entities:
             if chance.random() < 0.6:
                 delay = chance.choice([-20, 5, 30, 45, 100])
                 moment = round(max(0.0, min(max(seconds + delay, begin - 60), end - 1)), 3)
-                outcome = chance.choice([0, 0, 1, 1, 1, None])
+                outcome = chance.choice(OUTCOMES[kind])
                 if entity not in self.without:
                     for _ in range(chance.choice([1, 1, 1, 2])):
                         yield label(entity, moment, outcome)
@@ -236,11 +260,34 @@ def _moment(event: dict[str, Any]) -> str:
     return str(event.get("predicted_at") or event.get("observed_at") or event.get("completed_at"))
 
 
+def _said(chance: Random, kind: Kind, name: str, seconds: float, more: dict[str, Any]) -> Fact:
+    """A prediction of a kind; probabilities are thousandths."""
+    if kind == "binary":
+        return prediction(name, seconds, chance.randrange(1001) / 1000, **more)
+    if kind == "regression":
+        return valued(name, seconds, chance.choice([round(chance.uniform(-20, 20), 3), 0, 7.25, 1e-9]), **more)
+    first = chance.randrange(1001)
+    second = chance.randrange(1001 - first)
+    parts = (first, second, 1000 - first - second)
+    return classified(
+        name, seconds, {name: part / 1000 for name, part in zip(CLASSES, parts, strict=True)}, **more
+    )
+
+
+def _another(event: dict[str, Any]) -> dict[str, Any]:
+    """A prediction with the same id and other content."""
+    if "probability" in event:
+        return {**event, "probability": (event["probability"] + 0.5) % 1}
+    if "value" in event:
+        return {**event, "value": event["value"] + 1}
+    return {**event, "probabilities": {"blue": 1}}
+
+
 def _garbage(chance: Random, event: dict[str, Any]) -> bytes:
     """Something that must become a dead letter."""
     if "prediction_id" in event and chance.random() < 0.5:
         # The same id with other content: behind the first in its own partition, so that it is the one refused.
-        return canonical_json({**event, "probability": (event["probability"] + 0.5) % 1})
+        return canonical_json(_another(event))
     return chance.choice(
         [b"{", b"\xff\xfe", b"[]", json.dumps({**event, next(iter(event)): ""}).encode()],
     )

@@ -13,13 +13,14 @@ from unittest import mock
 import stamina
 
 import services.metrics.clocks
+import services.metrics.resuming
 import shared.consumer
 import shared.outbox
 import shared.service
 from shared.contracts.retraining import Job
 from shared.topics import RETRAIN_JOBS, Service
 from tests.metrics_world import START
-from tests.simulation.instance import PATIENCE_WITH_SILENCE_SECONDS, House, Instance
+from tests.simulation.instance import PATIENCE_WITH_SILENCE_SECONDS, House, Instance, reader
 from tests.simulation.kafka import Broker
 from tests.simulation.scheduler import Fault, Point, Scheduler
 from tests.simulation.virtual import VirtualLoop, VirtualTimeModule
@@ -130,6 +131,7 @@ class World:
             for module in (shared.consumer, shared.outbox):
                 stack.enter_context(mock.patch.object(module, "time", time))
             stack.enter_context(mock.patch.object(shared.service, "holding_records", holding_records))
+            stack.enter_context(mock.patch.object(services.metrics.resuming, "AIOKafkaConsumer", reader))
             # Polls are nets under notifications, and cost statements: a wider net catches as well.
             stack.enter_context(mock.patch.object(shared.outbox, "POLL_SECONDS", 4.0))
             stack.enter_context(mock.patch.object(services.metrics.clocks, "POLL_SECONDS", 5.0))
