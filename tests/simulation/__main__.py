@@ -20,6 +20,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make simulate", description=__doc__)
     parser.add_argument("--seeds", default="200", help="how many worlds (200), or which (17-42)")
     parser.add_argument("--every-crash-point", action="store_true", help="crash once before every effect")
+    parser.add_argument("--one-in", type=int, default=1, help="with --every-crash-point: before one in so many")
     parser.add_argument("--crash-point", type=int, help="crash before this effect alone")
     parser.add_argument("--show", action="store_true", help="print the whole history of each world")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes")
@@ -40,7 +41,7 @@ def run(options: argparse.Namespace, dsn: str) -> int:
     if options.every_crash_point or options.crash_point is not None:
         report = Report()
         for seed in seeds:
-            report.merge(systematic(dsn, seed, options.workers, options.crash_point))
+            report.merge(systematic(dsn, seed, options.workers, options.crash_point, options.one_in))
     else:
         report = campaign(dsn, seeds, options.workers)
     told = ", ".join(f"{count} {kind}" for kind, count in sorted(report.faults.items()))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -62,10 +61,10 @@ def test_the_worlds_have_models_of_every_kind_that_are_alerted_on_and_retrained(
         assert found[f"retrained for {rule}"]
 
 
-def first_failure(laboratory: Laboratory) -> Verdict:
+def first_failure(laboratory: Laboratory, saying: str = "") -> Verdict:
     for seed in SEEDS_TO_CATCH:
         verdict = laboratory.world(seed)
-        if verdict.failure is not None:
+        if verdict.failure is not None and saying in verdict.failure:
             return verdict
     raise AssertionError(f"not noticed in {len(SEEDS_TO_CATCH)} worlds")
 
@@ -112,8 +111,7 @@ def take_gaps(records: Any, next_offsets: Any, proven: Any) -> Admission:  # noq
 
 def test_a_missing_fence_is_noticed(laboratory: Laboratory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shared.inbox, "admit", without_fence)
-    # Something is there twice, or the inbox was led back to where nobody reads any more.
-    assert re.search("records taken|metrics stands at", str(first_failure(laboratory).failure))
+    assert first_failure(laboratory, "records taken").failure is not None
 
 
 def test_an_outbox_emptied_before_it_is_published_is_noticed(
@@ -136,7 +134,7 @@ def test_a_failure_is_shrunk_to_a_world_that_still_fails(
     laboratory: Laboratory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shared.inbox, "admit", without_fence)
-    found = first_failure(laboratory)
+    found = first_failure(laboratory, "records taken")
     smallest = laboratory.shrink(found)
     assert smallest.failure is not None
     assert len(smallest.plan.faults) <= len(found.plan.faults)

@@ -100,10 +100,10 @@ def campaign(dsn: str, seeds: range, workers: int) -> Report:
         return _merged(pool.map(run_seeds, [dsn] * len(portions), portions))
 
 
-def systematic(dsn: str, seed: int, workers: int, point: int | None) -> Report:
-    """A crash before every effect of a compact world, one after the other; or before one of them."""
+def systematic(dsn: str, seed: int, workers: int, point: int | None, one_in: int = 1) -> Report:
+    """A crash before every effect of a compact world, or before one in so many; or before a single one."""
     with _pool(workers) as pool:
-        points = [point] if point else pool.submit(find_crash_points, dsn, seed).result()
+        points = [point] if point else pool.submit(find_crash_points, dsn, seed).result()[::one_in]
         portions = [
             points[start : start + SYSTEMATIC_PORTION] for start in range(0, len(points), SYSTEMATIC_PORTION)
         ]
