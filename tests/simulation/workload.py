@@ -194,7 +194,7 @@ class History:
         """Any partition, whatever the key; a little out of order."""
         chance = self._chance
         found: dict[tuple[str, int], list[Publication]] = defaultdict(list)
-        for topic, event in sorted(facts, key=lambda fact: _moment(fact[1])):
+        for topic, event in sorted(facts, key=lambda fact: moment_of(fact[1])):
             place = (topic.name, chance.randrange(PARTITIONS[topic.name]))
             found[place].append(Publication(topic, place[1], canonical_json(event), (topic, event)))
             if chance.random() < 0.06:
@@ -256,7 +256,7 @@ class History:
         )
 
 
-def _moment(event: dict[str, Any]) -> str:
+def moment_of(event: dict[str, Any]) -> str:
     return str(event.get("predicted_at") or event.get("observed_at") or event.get("completed_at"))
 
 
