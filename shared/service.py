@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeVar
 import asyncpg
 import structlog
 import uvicorn
+from aiokafka import AIOKafkaConsumer
 from faststream.kafka import KafkaBroker
 from opentelemetry import trace
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -208,7 +209,7 @@ class Worker:
         broker = await until_done("Kafka", lambda: self._start_consuming(consumer, failed))
         self._health.broker = broker
         try:
-            context.input.asker = await until_done("Kafka", lambda: start_asker(context.settings))
+            context.input.asker = await until_done("Kafka", self._start_asker)
             self._health.waiting_for = None
             async with asyncio.TaskGroup() as group:
                 group.create_task(_end_with(failed))
@@ -265,6 +266,9 @@ class Worker:
             raise
         consumer.kafka = subscriber.consumer
         return broker
+
+    async def _start_asker(self) -> AIOKafkaConsumer | None:
+        return await start_asker(self._settings)
 
     async def _check_topics(self, context: Context) -> None:
         topics = [topic.name for topic in read_by(context.service)]

@@ -16,9 +16,10 @@ from services.retrain.app import DEFINITION as RETRAIN
 from services.retrain.settings import RetrainSettings
 from shared.consumer import Consumer, _without_held
 from shared.effects import Effects, Handler
+from shared.input import Input
 from shared.outbox import Relay
 from shared.records import Record
-from shared.service import Context, Health, Input, ServiceDefinition, Worker
+from shared.service import Context, Health, ServiceDefinition, Worker
 from shared.settings import Settings
 from shared.topics import Service, read_by
 from tests.simulation.kafka import Broker, Member, Reader, Sender
@@ -127,6 +128,9 @@ class SimulatedWorker(Worker):
                     return
 
         return _Reading([asyncio.create_task(read()), asyncio.create_task(member.coordinate(self._health.watch))])
+
+    async def _start_asker(self) -> None:
+        """The member answers questions itself: here no answer waits for a fetch."""
 
     async def _check_topics(self, context: Context) -> None:
         """The topics of a world are never made anew, and have no ids."""

@@ -15,6 +15,7 @@ import stamina
 import services.metrics.clocks
 import services.metrics.resuming
 import shared.consumer
+import shared.input
 import shared.outbox
 import shared.service
 from shared.contracts.retraining import Job
@@ -130,7 +131,7 @@ class World:
         with ExitStack() as stack:
             for module in (shared.consumer, shared.outbox):
                 stack.enter_context(mock.patch.object(module, "time", time))
-            stack.enter_context(mock.patch.object(shared.service, "holding_records", holding_records))
+            stack.enter_context(mock.patch.object(shared.input, "holding_records", holding_records))
             stack.enter_context(mock.patch.object(services.metrics.resuming, "AIOKafkaConsumer", reader))
             # Polls are nets under notifications, and cost statements: a wider net catches as well.
             stack.enter_context(mock.patch.object(shared.outbox, "POLL_SECONDS", 4.0))
