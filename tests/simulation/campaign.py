@@ -106,13 +106,14 @@ class Laboratory:
 
     def __init__(self, dsn: str, name: str) -> None:
         """``dsn``: a server with an administrator's rights; ``name``: of the database to make there."""
-        structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
         self._admin, self._name = dsn, name
         self._loop = VirtualLoop()
         self._server = Server(f"{dsn.partition('?')[0].rpartition('/')[0]}/{name}", self._loop)
         self._expected: dict[tuple[int, Size, str, frozenset[str]], tuple[Outcome, int]] = {}
 
     def __enter__(self) -> Self:
+        self._logging = structlog.get_config()
+        structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
         asyncio.set_event_loop(self._loop)
         self._execute(f'DROP DATABASE IF EXISTS "{self._name}" WITH (FORCE)', f'CREATE DATABASE "{self._name}"')
         migrate(self._server.dsn)
@@ -123,6 +124,8 @@ class Laboratory:
         self._loop.run_until_complete(self._server.end())
         self._loop.close()
         asyncio.set_event_loop(None)
+        # What runs after it in this process logs as before.
+        structlog.configure(**self._logging)
         self._execute(f'DROP DATABASE IF EXISTS "{self._name}" WITH (FORCE)')
 
     def _execute(self, *statements: str) -> None:
