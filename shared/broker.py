@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
+from itertools import groupby
+from operator import attrgetter
 from typing import Any
 
 from aiokafka import (
@@ -28,7 +31,7 @@ from prometheus_client import REGISTRY
 from shared.errors import TruewardError
 from shared.header_names import forgive_header_names
 from shared.outbox import SEND_SECONDS, Message, Send
-from shared.records import Record
+from shared.records import Place, Record, Records, Run
 from shared.settings import Settings
 from shared.topics import MAX_MESSAGE_BYTES, MAX_RECORD_BYTES, TOPICS, Topic
 
@@ -319,6 +322,20 @@ class _NoConsumer:
 _NO_CONSUMER = _NoConsumer()
 
 
+_place_of = attrgetter("topic", "partition")
+_timestamp_of = attrgetter("timestamp")
+_timestamp_type_of = attrgetter("timestamp_type")
+
+
+def as_records(raw: Iterable[ConsumerRecord[bytes, bytes]], topic_prefix: str) -> Records:
+    """What a fetch has, by partition, in the kernel's terms. Of a partition it holds one run, in order."""
+    runs: dict[Place, list[ConsumerRecord[bytes, bytes]]] = {}
+    for (topic, partition), found in groupby(raw, _place_of):
+        runs.setdefault((topic.removeprefix(topic_prefix), partition), []).extend(found)
+    make = partial(as_record, topic_prefix=topic_prefix)
+    return Records(Run(place, found, make, _received_between) for place, found in runs.items())
+
+
 def as_record(raw: ConsumerRecord[bytes, bytes], topic_prefix: str) -> Record:
     """A record in the kernel's terms, whatever its sender wrote into it."""
     return Record(
@@ -337,4 +354,16 @@ def _received_at(raw: ConsumerRecord[bytes, bytes]) -> datetime:
     now = datetime.now(UTC)
     if raw.timestamp_type != LOG_APPEND_TIME and not 0 <= raw.timestamp <= now.timestamp() * 1000:
         return now
-    return datetime.fromtimestamp(raw.timestamp / 1000, UTC)
+    return _moment(raw.timestamp)
+
+
+def _received_between(fetched: Sequence[ConsumerRecord[bytes, bytes]]) -> tuple[datetime, datetime]:
+    if set(map(_timestamp_type_of, fetched)) == {LOG_APPEND_TIME}:
+        stamps = list(map(_timestamp_of, fetched))
+        return _moment(min(stamps)), _moment(max(stamps))
+    moments = list(map(_received_at, fetched))
+    return min(moments), max(moments)
+
+
+def _moment(milliseconds: int) -> datetime:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC)

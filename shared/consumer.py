@@ -15,13 +15,13 @@ from aiokafka.errors import KafkaError
 
 from shared import breaker, inbox
 from shared.breaker import FloodError, TrippedError
-from shared.broker import as_record
+from shared.broker import as_records
 from shared.clock import Clock
 from shared.effects import Effects, Handler, Held
 from shared.errors import InputLostError, Refusal, TruewardError, is_refused_by_database
-from shared.inbox import Advance, Gap, Place
+from shared.inbox import Advance, Gap
 from shared.instruments import BATCH_SECONDS, BREAKER_TRIPPED, LOST_RECORDS_TOTAL, RECORDS_TOTAL, REPEATS_TOTAL
-from shared.records import Record
+from shared.records import Place, Record, Records
 from shared.retries import until_done
 from shared.settings import Settings
 from shared.topics import Service
@@ -59,7 +59,7 @@ class Consumer:
         """
         self.kafka = kafka
         started = time.perf_counter()
-        records = [as_record(record, self._prefix) for record in raw]
+        records = as_records(raw, self._prefix)
         await self.take(records, self._log_ends(kafka, records))
         BATCH_SECONDS.observe(time.perf_counter() - started)
 
@@ -73,10 +73,10 @@ class Consumer:
         A batch that fails late is halved as well: whole, it might never be quick enough. A flood of dead letters
         is not taken in: it trips the breaker, and waits here until an operator has reset it.
         """
-        pending = [list(records)]
+        pending = [records if isinstance(records, Records) else Records.of(records)]
         held: set[Place] = set()
         while pending:
-            portion = [record for record in pending.pop() if (record.topic, record.partition) not in held]
+            portion = pending.pop().outside(held)
             if not portion:
                 continue
             try:
@@ -87,14 +87,14 @@ class Consumer:
                 continue
             except (_RefusedByDatabaseError, _TooSlowError) as refused:
                 if len(portion) > 1:
-                    middle = len(portion) // 2
-                    pending += [portion[middle:], portion[:middle]]
+                    first, second = portion.halves()
+                    pending += [second, first]
                     continue
                 turn = await self._refuse(portion, log_ends, str(refused))
             held |= set(turn.effects.held)
             await self._after(turn)
 
-    async def _refuse(self, records: Sequence[Record], log_ends: Mapping[Place, int], refusal: str) -> _Turn:
+    async def _refuse(self, records: Records, log_ends: Mapping[Place, int], refusal: str) -> _Turn:
         """Make dead letters of records, once the breaker lets them pass."""
         while True:
             try:
@@ -120,11 +120,9 @@ class Consumer:
         async with self._pool.acquire() as connection:
             await breaker.trip(connection, self._clock.now(), reason)
 
-    async def _attempt(
-        self, records: Sequence[Record], log_ends: Mapping[Place, int], refusal: str | None = None
-    ) -> _Turn:
+    async def _attempt(self, records: Records, log_ends: Mapping[Place, int], refusal: str | None = None) -> _Turn:
         """One transaction. With ``refusal`` the records become dead letters instead of being handled."""
-        places = sorted({(record.topic, record.partition) for record in records})
+        places = sorted({run.place for run in records.runs})
         begun = time.monotonic()
         try:
             async with self._pool.acquire() as connection, connection.transaction():
@@ -137,7 +135,7 @@ class Consumer:
                         effects.refuse(record, Refusal("unprocessable", None, refusal))
                 elif admission.records:
                     await self._handler(admission.records, effects)
-                taken = _without_held(admission.records, effects.held)
+                taken = without_held(admission.records, effects.held)
                 advances = _advances(taken, next_offsets, log_ends, self._beginnings)
                 await inbox.advance(connection, advances)
                 await breaker.check(
@@ -163,8 +161,8 @@ class Consumer:
     async def _after(self, turn: _Turn) -> None:
         """What follows once the transaction is durable: seeks, counts, Kafka's committed offsets."""
         turn.effects.committed()
-        for (topic, _), records in inbox.by_place(turn.taken).items():
-            RECORDS_TOTAL.labels(topic=topic).inc(len(records))
+        for run in turn.taken.runs:
+            RECORDS_TOTAL.labels(topic=run.place[0]).inc(len(run))
         for moved in turn.advances:
             if moved.lost_records:
                 LOST_RECORDS_TOTAL.labels(topic=moved.place[0]).inc(moved.lost_records)
@@ -269,11 +267,11 @@ class Consumer:
     def _partition(self, place: Place) -> TopicPartition:
         return TopicPartition(self._prefix + place[0], place[1])
 
-    def _log_ends(self, kafka: AIOKafkaConsumer, records: Iterable[Record]) -> dict[Place, int]:
+    def _log_ends(self, kafka: AIOKafkaConsumer, records: Records) -> dict[Place, int]:
         """Where the logs end, as the fetch told; unknown for a partition that was taken away meanwhile."""
         assigned = kafka.assignment()
         ends = {}
-        for place in {(record.topic, record.partition) for record in records}:
+        for place in {run.place for run in records.runs}:
             partition = self._partition(place)
             end = kafka.highwater(partition) if partition in assigned else None
             if end is not None:
@@ -294,7 +292,7 @@ class _Turn:
 
     def __init__(
         self,
-        taken: Sequence[Record],
+        taken: Records,
         admission: inbox.Admission,
         effects: Effects,
         positions: Mapping[Place, int],
@@ -307,28 +305,25 @@ class _Turn:
         self.advances = advances
 
 
-def _without_held(records: Iterable[Record], held: Mapping[Place, Held]) -> list[Record]:
-    taken = []
-    for record in records:
-        first_held = held.get((record.topic, record.partition))
-        if first_held is None or record.offset < first_held.offset:
-            taken.append(record)
-    return taken
+def without_held(records: Records, held: Mapping[Place, Held]) -> Records:
+    """The records before those that their partition waits at."""
+    return records.before({place: waiting.offset for place, waiting in held.items()})
 
 
 def _advances(
-    taken: Iterable[Record],
+    taken: Records,
     next_offsets: Mapping[Place, int],
     log_ends: Mapping[Place, int],
     beginnings: Mapping[Place, int],
 ) -> list[Advance]:
     advances = []
-    for place, records in inbox.by_place(taken).items():
+    for run in taken.runs:
+        place = run.place
         expected, beginning = next_offsets[place], beginnings.get(place, 0)
         # An inbox that has read nothing yet has lost nothing: it starts where the log begins.
-        lost = max(0, min(beginning, records[0].offset) - expected) if expected else 0
-        newest = max(record.received_at for record in records)
-        advances.append(Advance(place, records[-1].offset + 1, log_ends.get(place), newest, lost))
+        lost = max(0, min(beginning, run.first_offset) - expected) if expected else 0
+        _, newest = run.received_between()
+        advances.append(Advance(place, run.next_offset, log_ends.get(place), newest, lost))
     return advances
 
 

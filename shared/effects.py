@@ -16,9 +16,8 @@ from shared.contracts.base import Event
 from shared.database import Connection, Queries
 from shared.dead_letters import kept_key, letter_of
 from shared.errors import Refusal
-from shared.inbox import Place
 from shared.instruments import DEAD_LETTERS_TOTAL
-from shared.records import Record
+from shared.records import Place, Record
 from shared.topics import DEAD_LETTERS, Service, Topic
 
 QUERIES = Queries.load("shared", "kernel.sql")

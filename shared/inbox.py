@@ -6,17 +6,14 @@ what was taken before, and advances them in its own transaction; Kafka's committ
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from shared.database import Connection, Queries, connect
-from shared.records import Record
+from shared.records import Place, Record, Records, Run
 
 QUERIES = Queries.load("shared", "kernel.sql")
-Place = tuple[str, int]
-"""A topic (registry name) and a partition."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +29,7 @@ class Gap:
 class Admission:
     """What of a batch may be taken: new records, how many repeats were dropped, and the gaps refused."""
 
-    records: tuple[Record, ...]
+    records: Records
     repeats: Mapping[Place, int]
     gaps: tuple[Gap, ...]
 
@@ -48,37 +45,27 @@ class Advance:
     lost_records: int = 0
 
 
-def by_place(records: Iterable[Record]) -> dict[Place, list[Record]]:
-    """Records by partition, in offset order."""
-    places: dict[Place, list[Record]] = defaultdict(list)
-    for record in records:
-        places[record.topic, record.partition].append(record)
-    for found in places.values():
-        found.sort(key=lambda record: record.offset)
-    return dict(places)
-
-
 def admit(records: Sequence[Record], next_offsets: Mapping[Place, int], proven: Mapping[Place, Gap]) -> Admission:
     """Drop what was taken before; refuse a partition whose batch begins above its next record.
 
     ``proven`` are gaps that the broker has shown to be its own: asked for the missing records, it gave the same
     later one again (transaction markers, compaction, retention).
     """
-    taken: list[Record] = []
+    taken: list[Run] = []
     repeats: dict[Place, int] = {}
     gaps: list[Gap] = []
-    for place, found in by_place(records).items():
-        expected = next_offsets[place]
-        new = [record for record in found if record.offset >= expected]
-        if len(new) < len(found):
-            repeats[place] = len(found) - len(new)
-        if new and len(new) == len(found) and new[0].offset > expected:
-            gap = Gap(place, expected, new[0].offset)
+    for run in (records if isinstance(records, Records) else Records.of(records)).runs:
+        place, expected = run.place, next_offsets[run.place]
+        new = run.since(expected)
+        if len(new) < len(run):
+            repeats[place] = len(run) - len(new)
+        elif new.first_offset > expected:
+            gap = Gap(place, expected, new.first_offset)
             if proven.get(place) != gap:
                 gaps.append(gap)
                 continue
-        taken.extend(new)
-    return Admission(tuple(taken), repeats, tuple(gaps))
+        taken.append(new)
+    return Admission(Records(taken), repeats, tuple(gaps))
 
 
 async def lock(connection: Connection, places: Iterable[Place]) -> dict[Place, int]:

@@ -12,7 +12,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from shared.broker import holding_records
 from shared.consumer import Consumer
-from shared.inbox import Place
+from shared.records import Place
 from shared.settings import Settings
 from shared.topics import Topic
 

@@ -13,9 +13,8 @@ from services.metrics import clocks
 from services.metrics.handlers import make_handler
 from services.metrics.settings import MetricsSettings
 from shared.contracts.snapshots import Snapshot
-from shared.inbox import Place
 from shared.listener import Listener
-from shared.records import Record
+from shared.records import Place, Record
 from shared.service import Context
 from shared.topics import LABELS, MODEL_VERSIONS, PIPELINE_RUNS, POLICIES, PREDICTIONS, Topic
 from tests.support import RECEIVED_AT, Emitted, Feed, drain_outbox, make_consumer

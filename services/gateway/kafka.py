@@ -15,7 +15,7 @@ from services.gateway.problems import Problem, describe
 from services.gateway.settings import GatewaySettings
 from shared.broker import make_producer
 from shared.contracts.retraining import RetrainRequest
-from shared.inbox import Place
+from shared.records import Place
 from shared.retries import until_done
 from shared.topics import RETRAIN_REQUESTS, Topic
 

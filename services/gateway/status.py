@@ -24,7 +24,7 @@ from services.gateway.kafka import Kafka
 from services.gateway.problems import Problem, describe
 from services.gateway.settings import GatewaySettings
 from services.gateway.store import Store
-from shared.inbox import Place
+from shared.records import Place
 from shared.topics import Service, read_by
 
 CONSUMERS: tuple[Service, ...] = ("metrics", "alerting", "retrain")

@@ -30,7 +30,7 @@ from services.metrics.settings import MetricsSettings
 from services.metrics.store import QUERIES, begun_horizons
 from shared.database import Connection
 from shared.errors import UsageError
-from shared.inbox import Place
+from shared.records import Place
 from shared.retries import until_done
 from shared.service import Context
 from shared.settings import Settings

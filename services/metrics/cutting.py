@@ -40,7 +40,7 @@ from shared.contracts.snapshots import (
 )
 from shared.database import Connection
 from shared.effects import Effects
-from shared.inbox import Place
+from shared.records import Place
 from shared.topics import SNAPSHOTS
 
 FIGURES_IN_A_PORTION = 1_000

@@ -23,10 +23,9 @@ from shared.contracts.models import ModelVersion, Policy
 from shared.decoding import decode
 from shared.effects import Effects
 from shared.errors import Refusal
-from shared.inbox import Place
 from shared.instruments import UNKNOWN_FIELDS_TOTAL
 from shared.publishing import unsupported
-from shared.records import Record
+from shared.records import Place, Record
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 CLOCK_TOPICS = (topics.PREDICTIONS, topics.LABELS, topics.PIPELINE_RUNS)

@@ -22,7 +22,7 @@ from services.metrics.domain.kinds import Kind, names_of_version
 from services.metrics.domain.newest import Newest
 from services.metrics.domain.sums import BucketKey, Sums
 from shared.database import Connection, Queries
-from shared.inbox import Place
+from shared.records import Place
 
 QUERIES = Queries.load("services.metrics")
 UPKEEP = Queries.load("services.metrics", "upkeep.sql")

@@ -30,7 +30,7 @@ from deploy.local.processes import LOOPBACK, ManagedProcess, ProcessSpec, free_p
 from shared.broker import create_missing_topics
 from shared.database import migrate
 from shared.errors import TruewardError
-from shared.inbox import Place
+from shared.records import Place
 from shared.settings import Settings
 from shared.topics import TOPICS, read_by
 from tests.kernel_world import Proxy

@@ -19,9 +19,8 @@ from shared.consumer import Consumer
 from shared.database import connect_pool
 from shared.effects import Effects, Handler
 from shared.errors import InputLostError
-from shared.inbox import Place
 from shared.instruments import LOST_RECORDS_TOTAL
-from shared.records import Record
+from shared.records import Place, Record
 from shared.settings import Settings
 from tests.kernel_world import INPUT, SERVICE, as_value, change, make_tables, query, taken, tally
 from tests.support import FixedClock

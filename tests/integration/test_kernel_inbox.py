@@ -18,9 +18,9 @@ from shared.consumer import Consumer
 from shared.contracts.dead_letters import DeadLetter
 from shared.database import _prepare, connect, connect_pool
 from shared.effects import Effects, Handler
-from shared.inbox import Advance, Place
+from shared.inbox import Advance
 from shared.instruments import RECORDS_TOTAL
-from shared.records import Record
+from shared.records import Place, Record
 from tests.kernel_world import INPUT, SERVICE, Tallied, eventually, make_tables, query, taken, tally
 from tests.support import RECEIVED_AT, Feed, drain_outbox, make_consumer
 

@@ -21,8 +21,7 @@ from shared.broker import create_missing_topics
 from shared.contracts.dead_letters import DeadLetter
 from shared.effects import Effects, Handler
 from shared.errors import InputLostError
-from shared.inbox import Place
-from shared.records import Record
+from shared.records import Place, Record
 from shared.service import Context, ServiceDefinition
 from shared.settings import Settings
 from shared.topics import TOPICS
@@ -472,7 +471,7 @@ async def test_an_error_that_escapes_ends_the_service_and_loses_nothing(
         raise RuntimeError("a mistake of ours")
 
     with monkeypatch.context() as patched:
-        patched.setattr("shared.consumer.as_record", broken)
+        patched.setattr("shared.consumer.as_records", broken)
         async with running(world.settings) as service:
             async with asyncio.timeout(30):
                 failure = await asyncio.gather(service.task, return_exceptions=True)

@@ -17,9 +17,8 @@ from services.metrics import clocks, handlers
 from services.metrics.domain.clock import Gate
 from shared.contracts.snapshots import Snapshot
 from shared.database import connect_pool
-from shared.inbox import Place
 from shared.instruments import UNKNOWN_FIELDS_TOTAL
-from shared.records import Record
+from shared.records import Place, Record
 from shared.topics import LABELS, PIPELINE_RUNS, POLICIES, PREDICTIONS, Topic
 from tests.metrics_world import (
     HOUR,

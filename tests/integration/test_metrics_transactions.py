@@ -18,8 +18,8 @@ from shared.broker import create_missing_topics
 from shared.contracts.base import canonical_json
 from shared.contracts.snapshots import Snapshot
 from shared.database import connect_pool
-from shared.inbox import Place
 from shared.input import Input
+from shared.records import Place
 from shared.topics import LABELS, PIPELINE_RUNS, POLICIES, PREDICTIONS
 from tests.kernel_world import eventually, producing, running
 from tests.metrics_world import MINUTE, START, Fact, at, policy, prediction

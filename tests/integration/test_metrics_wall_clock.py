@@ -15,7 +15,7 @@ from aiokafka.errors import KafkaConnectionError
 from services.metrics import clocks, cutting
 from shared.contracts.snapshots import Snapshot
 from shared.database import connect_pool
-from shared.inbox import Place
+from shared.records import Place
 from tests.metrics_world import MINUTE, START, MetricsWorld, at, label, prediction, run, version
 from tests.support import drain_outbox, make_consumer
 

@@ -14,9 +14,9 @@ from services.retrain.settings import RetrainSettings
 from services.retrain.upkeep import expire_overdue, remove_some, settings_of
 from shared.database import connect_pool
 from shared.errors import UsageError
-from shared.inbox import Place
 from shared.input import Input
 from shared.listener import Listener
+from shared.records import Place
 from shared.service import Context
 from shared.settings import Settings
 from shared.topics import Topic

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,11 +14,11 @@ from services.metrics.app import DEFINITION as METRICS
 from services.metrics.settings import MetricsSettings
 from services.retrain.app import DEFINITION as RETRAIN
 from services.retrain.settings import RetrainSettings
-from shared.consumer import Consumer, _without_held
+from shared.consumer import Consumer, without_held
 from shared.effects import Effects, Handler
 from shared.input import Input
 from shared.outbox import Relay
-from shared.records import Record
+from shared.records import Records
 from shared.service import Context, Health, ServiceDefinition, Worker
 from shared.settings import Settings
 from shared.topics import Service, read_by
@@ -143,9 +143,9 @@ class SimulatedWorker(Worker):
 def _witnessed(handler: Handler) -> Handler:
     """The handler, which also writes down what it takes."""
 
-    async def handle(records: Sequence[Record], effects: Effects) -> None:
+    async def handle(records: Records, effects: Effects) -> None:
         await handler(records, effects)
-        taken = _without_held(records, effects.held)
+        taken = without_held(records, effects.held)
         await effects.connection.execute(
             WRITE_DOWN,
             effects.service,

@@ -12,7 +12,7 @@ import pytest
 import shared.consumer
 import shared.inbox
 from shared.consumer import Consumer
-from shared.inbox import Admission, by_place
+from shared.inbox import Admission
 from shared.outbox import QUERIES, Relay, _message, send_in_order
 from tests.simulation.campaign import (
     COMPACT_SEED,
@@ -71,7 +71,7 @@ def first_failure(laboratory: Laboratory, saying: str = "") -> Verdict:
 
 def without_fence(records: Any, next_offsets: Any, proven: Any) -> Admission:  # noqa: ARG001 (admit's signature)
     """As ``admit``, but it takes whatever it is given."""
-    return Admission(tuple(record for found in by_place(records).values() for record in found), {}, ())
+    return Admission(records, {}, ())
 
 
 async def remove_before_sending(self: Relay) -> bool:

@@ -11,7 +11,7 @@ from services.gateway.problems import Problem
 from services.gateway.settings import GatewaySettings
 from services.gateway.status import Status, partition_lags
 from services.gateway.store import Store
-from shared.inbox import Place
+from shared.records import Place
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 SNAPSHOTS = ("snapshots", 0)

@@ -16,8 +16,7 @@ from services.metrics.domain.joining import Label
 from services.metrics.intake import Batch, microseconds, moment_of, read
 from shared.contracts.dead_letters import DeadLetter
 from shared.effects import Effects
-from shared.inbox import Place
-from shared.records import Record
+from shared.records import Place, Record
 from shared.topics import LABELS, MODEL_VERSIONS, PIPELINE_RUNS, POLICIES, PREDICTIONS
 from tests.metrics_world import HOUR, START_SECONDS, Fact, at, label, policy, prediction, run, version
 from tests.support import RECEIVED_AT, Feed
