@@ -67,6 +67,8 @@ class Context:
     clock: Clock
     listener: Listener
     input: Input
+    kept: dict[str, Any] = field(default_factory=dict)
+    """What the service's handler and loops share in memory, by name."""
 
     @contextlib.asynccontextmanager
     async def transaction(self, isolation: Isolation = "read_committed") -> AsyncIterator[Effects]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from services.metrics.clocks import horizons_of, interval_of, run_clock
 from services.metrics.handlers import make_handler
+from services.metrics.hot.memory import memory_of, remember
 from services.metrics.retention import keep_within_bounds
 from services.metrics.settings import MetricsSettings
 from shared.effects import Handler
@@ -12,11 +13,11 @@ from shared.service import Context, ServiceDefinition, run
 
 def _handler_for(context: Context) -> Handler:
     settings = context.settings
-    return make_handler(settings.clock, interval_of(settings), horizons_of(settings))
+    return make_handler(settings.clock, interval_of(settings), horizons_of(settings), memory_of(context))
 
 
 DEFINITION = ServiceDefinition(
-    name="metrics", handler_for=_handler_for, background=(run_clock, keep_within_bounds)
+    name="metrics", handler_for=_handler_for, background=(run_clock, keep_within_bounds, remember)
 )
 
 

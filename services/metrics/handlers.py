@@ -4,39 +4,50 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import partial
 
 import asyncpg
 
-from services.metrics import store
+from services.metrics import joining, store
 from services.metrics.domain.buckets import MICROSECONDS, bucket_seconds
 from services.metrics.domain.clock import ClockName, Gate, why_not_this_clock
 from services.metrics.domain.horizons import DEFAULT_HORIZONS, Horizons, why_not_these
 from services.metrics.domain.identity import id_of
-from services.metrics.intake import Batch, microseconds, read
-from services.metrics.joining import Bounds, join
+from services.metrics.hot import joining as hot
+from services.metrics.hot.decoding import Decoded, decode, nothing_plain
+from services.metrics.hot.gathering import OneByOne, gather
+from services.metrics.hot.memory import Memory
+from services.metrics.intake import Batch, microseconds, sort_in
+from services.metrics.joining import Bounds
 from services.metrics.store import QUERIES, begun_horizons
 from services.metrics.tallying import sum_segments_anew
 from shared.contracts.models import ModelVersion, Policy
 from shared.effects import Effects, Handler
 from shared.errors import UsageError
-from shared.records import Record
+from shared.records import Record, Records, Run
 
 CLOCK_CHANNEL = "trueward_metrics_clock"
 """NOTIFY channel: a partition has come to wait, or a boundary was cut."""
 
 
-def make_handler(clock: ClockName, interval_seconds: int, horizons: Horizons = DEFAULT_HORIZONS) -> Handler:
-    """The handler of a deployment with this clock, snapshot interval and horizons."""
+def make_handler(
+    clock: ClockName,
+    interval_seconds: int,
+    horizons: Horizons = DEFAULT_HORIZONS,
+    memory: Memory | None = None,
+) -> Handler:
+    """The handler of a deployment with this clock, snapshot interval and horizons, and the instance's memory."""
     width = bucket_seconds(interval_seconds)
+    remembered = Memory() if memory is None else memory
 
     async def handle(records: Sequence[Record], effects: Effects) -> None:
+        runs = (records if isinstance(records, Records) else Records.of(records)).runs
         row = await effects.connection.fetchrow(QUERIES.read_clock)
         _check_deployment(row, clock, Bounds(width, horizons))
-        batch = read(records, effects, _gate(row, clock))
-        given_policies = {id_of(policy.model) for _, policy in batch.policies}
+        gate = _gate(row, clock)
         cut = None if row is None or row["last_as_of"] is None else row["last_as_of"] * MICROSECONDS
         bounds = Bounds(width, horizons, cut)
-        await join(effects, batch.predictions, batch.labels, bounds, also_lock=given_policies)
+        batch = await _join(effects, runs, gate, bounds, remembered)
         await _take_runs(effects, batch)
         await _take_versions(effects, batch.versions)
         await _take_policies(effects, batch.policies, bounds)
@@ -44,6 +55,50 @@ def make_handler(clock: ClockName, interval_seconds: int, horizons: Horizons = D
             await effects.connection.execute("SELECT pg_notify($1, '')", CLOCK_CHANNEL)
 
     return handle
+
+
+async def _join(effects: Effects, runs: Sequence[Run], gate: Gate | None, bounds: Bounds, memory: Memory) -> Batch:
+    """Join predictions and labels: what is plain in columns, the rest one by one. Returns the rest, sorted.
+
+    Whatever the batch locks, it locks in one order: all entities, then all models.
+    """
+    decoded = [_decoded(run, gate, memory) for run in runs]
+    one_by_one = OneByOne(runs)
+    for number, found in enumerate(decoded):
+        one_by_one.add((number, place) for place in found.others.tolist())
+    gathered, apart = gather(decoded), one_by_one.keys()
+    met = look = None
+    if gathered.keys:
+        shards = {key[-1] % store.ENTITY_SHARDS for key in (*gathered.keys, *apart)}
+        await store.lock_entity_shards(effects.connection, shards)
+        look = await memory.look(effects.connection)
+        met, difficult = await hot.find(effects, gathered, apart, bounds, memory)
+        one_by_one.add(gathered.origins_of(difficult))
+    batch = sort_in(one_by_one.in_order(), effects, gate)
+    work = await joining.find(effects, batch.predictions, batch.labels, bounds)
+    concerned = {id_of(policy.model) for _, policy in batch.policies}
+    concerned |= set() if met is None else met.model_ids()
+    concerned |= set() if work is None else set(work.model_ids.values())
+    if concerned:
+        await store.lock_models(effects.connection, concerned)
+    if met is not None and look is not None:
+        await hot.settle(effects, met)
+        effects.after_commit(partial(memory.committed, look, met.keys, met.after, one_by_one.keys()))
+    if work is not None:
+        await joining.settle(effects, work)
+    return batch
+
+
+def _decoded(run: Run, gate: Gate | None, memory: Memory) -> Decoded:
+    """The plain events of a run; of one that the event clock may hold, or may not know yet, there are none."""
+    if not isinstance(run.memo, Decoded) or run.memo.combinations is not memory.combinations:
+        run.memo = decode(run, memory.combinations)
+    found: Decoded = run.memo
+    if gate is not None and (
+        len(found.others) or gate.boundary is None or found.reaches(gate.boundary * MICROSECONDS)
+    ):
+        return nothing_plain(run, memory.combinations)
+    return found
 
 
 def _gate(row: asyncpg.Record | None, clock: ClockName) -> Gate | None:

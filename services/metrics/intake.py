@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
@@ -73,12 +73,16 @@ class Batch:
 
 def read(records: Sequence[Record], effects: Effects, gate: Gate | None) -> Batch:
     """Decode a batch up to where the event clock (``gate``, None on the wall clock) holds each partition."""
+    return sort_in(((record, decode_record(record)) for record in records), effects, gate)
+
+
+def sort_in(decoded: Iterable[tuple[Record, Contract | Refusal]], effects: Effects, gate: Gate | None) -> Batch:
+    """The same for records that are decoded already."""
     batch = Batch()
-    for record in records:
+    for record, event in decoded:
         place = (record.topic, record.partition)
         if place in batch.reached:
             continue
-        event = _decode(record)
         if isinstance(event, Refusal):
             effects.refuse(record, event)
             continue
@@ -91,11 +95,12 @@ def read(records: Sequence[Record], effects: Effects, gate: Gate | None) -> Batc
         extra = unknown_fields(event)
         if extra:
             effects.count(UNKNOWN_FIELDS_TOTAL, len(extra), topic=record.topic)
-        _sort_in(batch, record, event, effects)
+        _sort_one_in(batch, record, event, effects)
     return batch
 
 
-def _decode(record: Record) -> Contract | Refusal:
+def decode_record(record: Record) -> Contract | Refusal:
+    """A record's event, in any of the forms that its topic takes, or why there is none."""
     contract = topics.topic_named(record.topic).contract
     event = decode(record, contract)
     if isinstance(event, Refusal) and record.topic in _CLOCK_NAMES and event.reason == "invalid":
@@ -115,7 +120,7 @@ def _decode_other_form(record: Record, refusal: Refusal) -> Contract | Refusal:
     return refusal
 
 
-def _sort_in(batch: Batch, record: Record, event: Contract, effects: Effects) -> None:
+def _sort_one_in(batch: Batch, record: Record, event: Contract, effects: Effects) -> None:
     if isinstance(event, observations.OpenLineageRunEvent):
         run = event.as_pipeline_run()
         if run is None:

@@ -92,21 +92,17 @@ def series_of(model_id: int, version_id: int, names: Names, declared: Declared) 
     return tuple(dict.fromkeys(found))
 
 
-async def join(
-    effects: Effects,
-    predictions: Sequence[NewPrediction],
-    labels: Iterable[tuple[str, Label]],
-    bounds: Bounds,
-    *,
-    also_lock: Iterable[int] = (),
-) -> None:
-    """Join predictions and labels with each other and with all that came before, and change the sums.
+async def find(
+    effects: Effects, predictions: Sequence[NewPrediction], labels: Iterable[tuple[str, Label]], bounds: Bounds
+) -> Join | None:
+    """Find what predictions and labels meet, of each other and of all that came before; None without any.
 
-    ``also_lock`` are models that the batch changes in other ways: all that it locks, it locks in one order.
+    Locks the entities. The models must be locked next, those of ``model_ids`` and all others that the batch
+    changes: whatever it locks, it locks in one order.
     """
     arrived = _by_entity(labels)
     if not predictions and not arrived:
-        return
+        return None
     connection = effects.connection
     entity_keys = {prediction.stored.entity_key for prediction in predictions} | set(arrived)
     await store.lock_entities(connection, entity_keys)
@@ -115,14 +111,19 @@ async def join(
     work = Join(bounds, new, standing, await _judge(effects, standing, arrived, bounds.horizons))
     await _make_names_known(connection, new)
     await _find_siblings(connection, work)
-    await store.lock_models(connection, {*work.model_ids.values(), *also_lock})
+    return work
+
+
+async def settle(effects: Effects, work: Join) -> None:
+    """Store what is new and change the sums. The models must be locked."""
+    connection = effects.connection
     work.declared = await store.declared_segments(connection, set(work.model_ids.values()))
-    if new:
-        stored = [prediction.stored for prediction in new]
-        await store.add_predictions(connection, stored, bounds.kept_from)
+    if work.new:
+        stored = [prediction.stored for prediction in work.new]
+        await store.add_predictions(connection, stored, work.bounds.kept_from)
     if work.winners:
-        await store.save_labels(connection, work.winners, bounds.kept_from)
-    await save_sums(connection, *_changes_of(effects, work), bounds.bucket_seconds)
+        await store.save_labels(connection, work.winners, work.bounds.kept_from)
+    await save_sums(connection, *_changes_of(effects, work), work.bounds.bucket_seconds)
     await _save_label_counts(connection, work)
     await _say_what_may_have_come_too_late(effects, work)
 

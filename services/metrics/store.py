@@ -75,8 +75,12 @@ def begun_horizons(row: Record) -> Horizons | None:
 
 async def lock_entities(connection: Connection, entity_keys: Iterable[UUID]) -> None:
     """Let nobody else join these entities until the transaction ends."""
-    shards = sorted({shard_of(key, ENTITY_SHARDS) for key in entity_keys})
-    await connection.execute(QUERIES.lock_entity_shards, shards)
+    await lock_entity_shards(connection, {shard_of(key, ENTITY_SHARDS) for key in entity_keys})
+
+
+async def lock_entity_shards(connection: Connection, shards: Iterable[int]) -> None:
+    """The same by the shards that the entities are in."""
+    await connection.execute(QUERIES.lock_entity_shards, sorted(shards))
 
 
 async def lock_models(connection: Connection, model_ids: Iterable[int]) -> None:

@@ -21,8 +21,8 @@ import numpy as np
 import numpy.typing as npt
 
 PROBABILITY_BINS = 50
-_SUMS_START = 2 * PROBABILITY_BINS
-_DELAYS_START = 3 * PROBABILITY_BINS
+SUMS_START = 2 * PROBABILITY_BINS
+DELAYS_START = 3 * PROBABILITY_BINS
 
 DELAY_EDGES: tuple[int, ...] = (
     1, 2, 5, 10, 20, 30,
@@ -33,7 +33,7 @@ DELAY_EDGES: tuple[int, ...] = (
 )  # fmt: skip
 """Upper edges of the delay bins in seconds; the last bin, above 90 days, has none."""
 
-VECTOR_LENGTH = _DELAYS_START + len(DELAY_EDGES) + 1
+VECTOR_LENGTH = DELAYS_START + len(DELAY_EDGES) + 1
 _PAIR = np.dtype([("bin", "<u2"), ("count", "<i8")])
 
 Vector = npt.NDArray[np.object_]
@@ -50,14 +50,14 @@ def entries(probability: float, *, positive: bool, delay_seconds: float) -> tupl
     place = probability_bin(probability)
     return (
         (2 * place + positive, 1),
-        (_SUMS_START + place, round(probability * 1e9)),
+        (SUMS_START + place, round(probability * 1e9)),
         delay_entry(delay_seconds),
     )
 
 
 def delay_entry(delay_seconds: float) -> tuple[int, int]:
     """What a label's delay adds to the vector: (bin, amount). Of other kinds than binary nothing else does."""
-    return (_DELAYS_START + bisect_right(DELAY_EDGES, delay_seconds), 1)
+    return (DELAYS_START + bisect_right(DELAY_EDGES, delay_seconds), 1)
 
 
 def encode(counts: Mapping[int, int]) -> bytes:
@@ -84,19 +84,19 @@ def total(stored: Iterable[bytes]) -> Vector:
 
 def negatives(vector: Vector) -> list[int]:
     """Evaluated negatives per probability bin."""
-    return list(vector[0:_SUMS_START:2])
+    return list(vector[0:SUMS_START:2])
 
 
 def positives(vector: Vector) -> list[int]:
     """Evaluated positives per probability bin."""
-    return list(vector[1:_SUMS_START:2])
+    return list(vector[1:SUMS_START:2])
 
 
 def probability_sums(vector: Vector) -> list[int]:
     """Sum of probabilities per probability bin, in units of 1e-9."""
-    return list(vector[_SUMS_START:_DELAYS_START])
+    return list(vector[SUMS_START:DELAYS_START])
 
 
 def delays(vector: Vector) -> list[int]:
     """Evaluated predictions per delay bin."""
-    return list(vector[_DELAYS_START:])
+    return list(vector[DELAYS_START:])

@@ -1,0 +1,64 @@
+"""Which keys may be stored: never denies one that is, seldom affirms one that is not.
+
+A Bloom filter (Bloom 1970, Space/time trade-offs in hash coding with allowable errors) of words: the four bits of
+a key lie in one 64-bit word, so that a look is one read (Putze, Sanders, Singler 2007, Cache-, hash- and
+space-efficient Bloom filters). It grows by parts, each twice as large as the one before.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+Keys = npt.NDArray[np.uint64]
+"""Shape (n, 2): keys of 128 bits as two numbers, both of evenly spread bits."""
+Mask = npt.NDArray[np.bool_]
+
+BITS_A_KEY = 16
+"""Of a full part: of keys that were never added it affirms about one in two hundred."""
+FIRST_PART_KEYS = 1 << 18
+MOST_KEYS = 1 << 25
+"""Beyond as many (64 MiB) nothing more is added, and every key may be stored."""
+_PROBES = 4
+
+
+class Membership:
+    """Keys that were added; none is ever taken away."""
+
+    def __init__(self) -> None:
+        self._parts: list[npt.NDArray[np.uint64]] = []
+        self._room = 0
+        self._keys = 0
+
+    @property
+    def is_full(self) -> bool:
+        """Whether nothing is told apart any more."""
+        return self._keys > MOST_KEYS
+
+    def add(self, keys: Keys) -> None:
+        """Remember keys."""
+        new = keys[~self.may_hold(keys)]
+        while len(new) and not self.is_full:
+            if not self._room:
+                self._room = FIRST_PART_KEYS << len(self._parts)
+                self._parts.append(np.zeros(self._room * BITS_A_KEY // 64, dtype=np.uint64))
+            now, new = new[: self._room], new[self._room :]
+            words, bits = _places(now, len(self._parts[-1]))
+            np.bitwise_or.at(self._parts[-1], words, bits)
+            self._room -= len(now)
+            self._keys += len(now)
+
+    def may_hold(self, keys: Keys) -> Mask:
+        """False where a key was never added."""
+        held = np.full(len(keys), self.is_full)
+        for part in self._parts:
+            words, bits = _places(keys, len(part))
+            held |= part[words] & bits == bits
+        return held
+
+
+def _places(keys: Keys, words: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint64]]:
+    bits = np.zeros(len(keys), dtype=np.uint64)
+    for probe in range(_PROBES):
+        bits |= np.uint64(1) << (keys[:, 1] >> np.uint64(6 * probe) & np.uint64(63))
+    return (keys[:, 0] % np.uint64(words)).astype(np.int64), bits

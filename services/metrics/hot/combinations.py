@@ -1,0 +1,74 @@
+"""Models, versions and segments that predictions name together, numbered: a column holds the number."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from services.metrics.domain.identity import id_of
+from services.metrics.store import Names
+
+MOST = 50_000
+"""Combinations that are numbered; predictions of more are taken one by one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Combination:
+    """A version of a model, and segments, by id; ``model`` and ``version`` are None where only ids are known."""
+
+    model_id: int
+    version_id: int
+    segment_id: int
+    segments: Names
+    model: str | None = None
+    version: str | None = None
+
+
+class Combinations:
+    """What was numbered; a number never changes its meaning."""
+
+    def __init__(self, most: int = MOST) -> None:
+        self._most = most
+        self._known: list[Combination] = []
+        self._by_ids: dict[tuple[int, int], int] = {}
+        self._by_names: dict[tuple[str, str, tuple[tuple[str, str], ...]], int] = {}
+        self._spelled: dict[int, tuple[str, str]] = {}
+
+    def __getitem__(self, number: int) -> Combination:
+        return self._known[number]
+
+    @property
+    def is_full(self) -> bool:
+        """Whether a new one is refused."""
+        return len(self._by_names) >= self._most or len(self._known) >= self._most
+
+    def number_of(self, model: str, version: str, segment: Mapping[str, str]) -> int | None:
+        """The number of what a binary prediction names; None where it is new and there are too many."""
+        names = (model, version, tuple(segment.items()))
+        number = self._by_names.get(names)
+        if number is None and not self.is_full:
+            segments = tuple(sorted(segment.items()))
+            version_id, segment_id = id_of(model, version), id_of(*(part for pair in segments for part in pair))
+            number = self.add(Combination(id_of(model), version_id, segment_id, segments, model, version))
+            self._by_names[names] = number
+            self._spelled[number] = f"({model!r}, {version!r}, ", f", {segments!r}, "
+        return number
+
+    def add(self, combination: Combination) -> int:
+        """The number of a combination, a new one where it is not known by its ids or not by its names."""
+        ids = combination.version_id, combination.segment_id
+        number = self._by_ids.get(ids)
+        if number is None:
+            number = self._by_ids[ids] = len(self._known)
+            self._known.append(combination)
+        elif combination.model is not None:
+            self._known[number] = combination
+        return number
+
+    def with_ids(self, version_id: int, segment_id: int) -> int | None:
+        """The number of a version and segments by their ids; None where they are not known."""
+        return self._by_ids.get((version_id, segment_id))
+
+    def spelled(self, number: int) -> tuple[str, str]:
+        """How the words of a prediction begin and go on behind its entity: see :mod:`intake`."""
+        return self._spelled[number]

@@ -1,0 +1,187 @@
+"""What one process remembers of the store between its transactions, and how it learns what others changed.
+
+It answers for nothing that it is not sure of: what it does not know is looked up. It is brought up to date, and
+asked, in transactions that have locked the entities, so that nobody changes them until the transaction ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+import numpy as np
+import numpy.typing as npt
+from asyncpg import Record
+
+from services.metrics.domain.hot.membership import Keys, Membership
+from services.metrics.domain.hot.states import Recent, States
+from services.metrics.hot.combinations import Combinations
+from shared.database import Connection, Queries, take_all_the_time
+from shared.service import Context
+
+QUERIES = Queries.load("services.metrics.hot")
+KEY_BYTES = 16
+MOST_RECENT = 300_000
+"""Entities that are remembered with what is known of them: about 60 MB."""
+LOOK_SECONDS = 10.0
+"""Between two looks at what others changed, where no batch looks."""
+CHANGES_KEPT = timedelta(minutes=5)
+"""How long it is told what changed; who has not looked for longer reads every key anew."""
+_COPY_HEADER_BYTES = 19
+_COPIED = np.dtype([("fields", ">i2"), ("size", ">i4"), ("key", f"V{KEY_BYTES}")])
+
+
+def as_keys(stored: bytes) -> Keys:
+    """Keys from their bytes, one behind the other."""
+    return np.frombuffer(stored, dtype="<u8").reshape(-1, 2)
+
+
+def apart(stored: bytes) -> list[bytes]:
+    """The same as one piece of bytes each."""
+    return [stored[place : place + KEY_BYTES] for place in range(0, len(stored), KEY_BYTES)]
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A look at what others have changed, and the transaction in which it was (None: it had no number yet)."""
+
+    number: int
+    transaction: str | None
+
+
+@dataclass
+class Memory:
+    """The entities met last, and which keys are stored at all (``membership``; None while that is not known)."""
+
+    most_recent: int = MOST_RECENT
+    combinations: Combinations = field(init=False, default_factory=Combinations)
+    recent: Recent = field(init=False)
+    membership: Membership | None = field(init=False, default=None)
+    lost: asyncio.Event = field(init=False, default_factory=asyncio.Event)
+    """Set while every key must be read anew."""
+    _store: str | None = field(init=False, default=None)
+    _snapshot: str | None = field(init=False, default=None)
+    _own: set[str] = field(init=False, default_factory=set)
+    _looks: int = field(init=False, default=0)
+
+    def __post_init__(self) -> None:
+        self._forget_everything()
+
+    def _forget_everything(self) -> None:
+        if self.combinations.is_full:
+            self.combinations = Combinations()
+        self.recent = Recent(self.most_recent)
+        self.membership = None
+        self.lost.set()
+
+    async def look(self, connection: Connection) -> Look:
+        """Learn what others have changed since the last look.
+
+        Inside a transaction that has locked the entities it asks about, before it asks.
+        """
+        row = await _look(connection, self._snapshot, self._own)
+        if not _is_sure(row, self._store) or self.combinations.is_full:
+            self._forget_everything()
+        elif row["keys"]:
+            self.recent.forget(apart(row["keys"]))
+            if self.membership is not None:
+                self.membership.add(as_keys(row["keys"]))
+        self._store, self._snapshot = row["store"], row["snapshot"]
+        # What is committed is seen from now on: the next look tells of none of it.
+        self._own.clear()
+        self._looks += 1
+        return Look(self._looks, row["transaction"])
+
+    def may_be_stored(self, keys: Keys) -> npt.NDArray[np.bool_]:
+        """False where a key certainly has no row."""
+        return np.ones(len(keys), dtype=np.bool_) if self.membership is None else self.membership.may_hold(keys)
+
+    def committed(self, look: Look, keys: Sequence[bytes], states: States, one_by_one: Iterable[bytes]) -> None:
+        """A transaction is durable: keep what it left known of ``keys``, and that ``one_by_one`` are not known.
+
+        ``look`` is the look that it was done by. Where there was another since, others may have changed its
+        entities already: then nothing is kept of them.
+        """
+        others = list(one_by_one)
+        self.recent.forget(others)
+        if look.number == self._looks:
+            self.recent.keep(keys, states)
+        else:
+            self.recent.forget(keys)
+        if self.membership is not None:
+            self.membership.add(as_keys(b"".join([*keys, *others])))
+        if look.transaction is not None:
+            self._own.add(look.transaction)
+
+    async def read_every_key(self, context: Context) -> None:
+        """Read which keys are stored, beside the batches. What changes meanwhile is learned at the end."""
+        membership = Membership()
+        portions = _Portions(membership)
+        async with context.pool.acquire() as connection:
+            async with connection.transaction(isolation="repeatable_read"):
+                await take_all_the_time(connection)
+                begun = await _look(connection, None, ())
+                await connection.copy_from_query(QUERIES.read_every_key, output=portions.take, format="binary")
+            async with connection.transaction(isolation="repeatable_read"):
+                since = await _look(connection, begun["snapshot"], ())
+                await self.look(connection)
+                # Both looks see one snapshot, and nothing comes between the second one and this.
+                if _is_sure(since, begun["store"]) and begun["store"] == self._store:
+                    membership.add(as_keys(since["keys"] or b""))
+                    self.membership = membership
+                    self.lost.clear()
+
+
+async def _look(connection: Connection, snapshot: str | None, own: Iterable[str]) -> Record:
+    rows: list[Record] = await connection.fetch(QUERIES.look, snapshot, list(own))
+    return rows[0]
+
+
+def _is_sure(looked: Record, store: str | None) -> bool:
+    """Whether a look tells of all that changed in a store."""
+    return looked["is_complete"] and not looked["anything_changed"] and looked["store"] == store
+
+
+class _Portions:
+    """Takes the pieces of a binary COPY of keys, wherever they are cut."""
+
+    def __init__(self, membership: Membership) -> None:
+        self._membership = membership
+        self._rest = b""
+        self._header = _COPY_HEADER_BYTES
+
+    async def take(self, piece: bytes) -> None:
+        data = self._rest + piece
+        if self._header:
+            if len(data) < self._header:
+                self._rest = data
+                return
+            data, self._header = data[self._header :], 0
+        rows = len(data) // _COPIED.itemsize
+        whole = rows * _COPIED.itemsize
+        found = np.frombuffer(data[:whole], dtype=_COPIED)["key"]
+        self._membership.add(as_keys(found.tobytes()))
+        self._rest = data[whole:]
+
+
+def memory_of(context: Context) -> Memory:
+    """The memory that an instance's parts share."""
+    found: Memory = context.kept.setdefault("hot", Memory())
+    return found
+
+
+async def remember(context: Context) -> None:
+    """Know which keys are stored, and keep knowing it; runs until cancelled."""
+    memory = memory_of(context)
+    while True:
+        if memory.lost.is_set():
+            await memory.read_every_key(context)
+        else:
+            async with context.pool.acquire() as connection:
+                await memory.look(connection)
+                await connection.execute(QUERIES.remove_old_changes, CHANGES_KEPT)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(memory.lost.wait(), LOOK_SECONDS)
