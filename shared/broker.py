@@ -33,7 +33,7 @@ from shared.header_names import forgive_header_names
 from shared.outbox import SEND_SECONDS, Message, Send
 from shared.records import Place, Record, Records, Run
 from shared.settings import Settings
-from shared.topics import MAX_MESSAGE_BYTES, MAX_RECORD_BYTES, TOPICS, Topic
+from shared.topics import MAX_MESSAGE_BYTES, TOPICS, Topic
 
 LOG_APPEND_TIME = 1
 """The timestamp type of a record that the broker has stamped."""
@@ -44,6 +44,8 @@ FETCH_WAIT_MS = 500
 EVENT_CLOCK_FETCH_WAIT_MS = 20
 """Partitions that are held are not in the fetch that waits, and aiokafka sends no second one beside it: what they
 hold when they are released would wait for the first to end."""
+
+PARTITION_FETCH_BYTES = 1 << 17
 
 METADATA_SECONDS = 10
 """How old what a client knows of the cluster may grow: partitions that are added are read, and written to, no
@@ -244,7 +246,7 @@ def subscribe(
         listener=watch,
         session_timeout_ms=settings.session_timeout_seconds * 1000,
         heartbeat_interval_ms=settings.session_timeout_seconds * 1000 // 3,
-        max_partition_fetch_bytes=4 * MAX_RECORD_BYTES,
+        max_partition_fetch_bytes=PARTITION_FETCH_BYTES,
         batch_timeout_ms=200,
         fetch_max_wait_ms=EVENT_CLOCK_FETCH_WAIT_MS if settings.clock == "event" else FETCH_WAIT_MS,
         parser=_parse_raw,

@@ -54,7 +54,8 @@ def admit(records: Sequence[Record], next_offsets: Mapping[Place, int], proven: 
     taken: list[Run] = []
     repeats: dict[Place, int] = {}
     gaps: list[Gap] = []
-    for run in (records if isinstance(records, Records) else Records.of(records)).runs:
+    arrived = records if isinstance(records, Records) else Records.of(records)
+    for run in arrived.runs:
         place, expected = run.place, next_offsets[run.place]
         new = run.since(expected)
         if len(new) < len(run):
@@ -65,7 +66,7 @@ def admit(records: Sequence[Record], next_offsets: Mapping[Place, int], proven: 
                 gaps.append(gap)
                 continue
         taken.append(new)
-    return Admission(Records(taken), repeats, tuple(gaps))
+    return Admission(Records(taken) if repeats or gaps else arrived, repeats, tuple(gaps))
 
 
 async def lock(connection: Connection, places: Iterable[Place]) -> dict[Place, int]:

@@ -37,11 +37,10 @@ _value_of = attrgetter("value")
 class Run(Sequence[Record]):
     """Records of one partition, in the order of their offsets.
 
-    Each is made from what was fetched when it is asked for: who reads values alone makes none. ``memo`` is for a
-    handler to keep what it has decoded before the transaction; a part of the run begins without.
+    Each is made from what was fetched when it is asked for: who reads values alone makes none.
     """
 
-    __slots__ = ("_fetched", "_make", "_received_between", "memo", "place")
+    __slots__ = ("_fetched", "_make", "_received_between", "place")
 
     def __init__(
         self,
@@ -54,7 +53,6 @@ class Run(Sequence[Record]):
         self._fetched = fetched
         self._make = make
         self._received_between = received_between
-        self.memo: Any = None
 
     @classmethod
     def of(cls, place: Place, records: Sequence[Record]) -> Run:
@@ -106,12 +104,16 @@ class Run(Sequence[Record]):
 
 
 class Records(Sequence[Record]):
-    """Records of several partitions, as one run each, none of them empty."""
+    """Records of several partitions, as one run each, none of them empty.
 
-    __slots__ = ("runs",)
+    ``memo`` is for a handler to keep what it has decoded; a part of the records begins without.
+    """
+
+    __slots__ = ("memo", "runs")
 
     def __init__(self, runs: Iterable[Run] = ()) -> None:
         self.runs: tuple[Run, ...] = tuple(run for run in runs if len(run))
+        self.memo: Any = None
 
     @classmethod
     def of(cls, records: Iterable[Record]) -> Records:

@@ -14,7 +14,7 @@ from services.metrics.domain.clock import ClockName, Gate, why_not_this_clock
 from services.metrics.domain.horizons import DEFAULT_HORIZONS, Horizons, why_not_these
 from services.metrics.domain.identity import id_of
 from services.metrics.hot import joining as hot
-from services.metrics.hot.decoding import Decoded, decode, nothing_plain
+from services.metrics.hot.decoding import Decoded, decode
 from services.metrics.hot.gathering import OneByOne, gather
 from services.metrics.hot.memory import Memory
 from services.metrics.intake import Batch, microseconds, sort_in
@@ -24,7 +24,7 @@ from services.metrics.tallying import sum_segments_anew
 from shared.contracts.models import ModelVersion, Policy
 from shared.effects import Effects, Handler
 from shared.errors import UsageError
-from shared.records import Record, Records, Run
+from shared.records import Record, Records
 
 CLOCK_CHANNEL = "trueward_metrics_clock"
 """NOTIFY channel: a partition has come to wait, or a boundary was cut."""
@@ -41,13 +41,13 @@ def make_handler(
     remembered = Memory() if memory is None else memory
 
     async def handle(records: Sequence[Record], effects: Effects) -> None:
-        runs = (records if isinstance(records, Records) else Records.of(records)).runs
+        taken = records if isinstance(records, Records) else Records.of(records)
         row = await effects.connection.fetchrow(QUERIES.read_clock)
         _check_deployment(row, clock, Bounds(width, horizons))
         gate = _gate(row, clock)
         cut = None if row is None or row["last_as_of"] is None else row["last_as_of"] * MICROSECONDS
         bounds = Bounds(width, horizons, cut)
-        batch = await _join(effects, runs, gate, bounds, remembered)
+        batch = await _join(effects, taken, gate, bounds, remembered)
         await _take_runs(effects, batch)
         await _take_versions(effects, batch.versions)
         await _take_policies(effects, batch.policies, bounds)
@@ -57,15 +57,14 @@ def make_handler(
     return handle
 
 
-async def _join(effects: Effects, runs: Sequence[Run], gate: Gate | None, bounds: Bounds, memory: Memory) -> Batch:
+async def _join(effects: Effects, records: Records, gate: Gate | None, bounds: Bounds, memory: Memory) -> Batch:
     """Join predictions and labels: what is plain in columns, the rest one by one. Returns the rest, sorted.
 
     Whatever the batch locks, it locks in one order: all entities, then all models.
     """
-    decoded = [_decoded(run, gate, memory) for run in runs]
-    one_by_one = OneByOne(runs)
-    for number, found in enumerate(decoded):
-        one_by_one.add((number, place) for place in found.others.tolist())
+    decoded = _plain(records, gate, memory)
+    one_by_one = OneByOne(records.runs)
+    one_by_one.add(decoded.others(records.runs))
     gathered, apart = gather(decoded), one_by_one.keys()
     met = look = None
     if gathered.keys:
@@ -89,16 +88,17 @@ async def _join(effects: Effects, runs: Sequence[Run], gate: Gate | None, bounds
     return batch
 
 
-def _decoded(run: Run, gate: Gate | None, memory: Memory) -> Decoded:
-    """The plain events of a run; of one that the event clock may hold, or may not know yet, there are none."""
-    if not isinstance(run.memo, Decoded) or run.memo.combinations is not memory.combinations:
-        run.memo = decode(run, memory.combinations)
-    found: Decoded = run.memo
-    if gate is not None and (
-        len(found.others) or gate.boundary is None or found.reaches(gate.boundary * MICROSECONDS)
-    ):
-        return nothing_plain(run, memory.combinations)
-    return found
+def _plain(records: Records, gate: Gate | None, memory: Memory) -> Decoded:
+    """The plain events of a batch; where the event clock may hold a run, all of it is taken one by one."""
+    if not isinstance(records.memo, Decoded) or records.memo.combinations is not memory.combinations:
+        records.memo = decode(records.runs, memory.combinations)
+    found: Decoded = records.memo
+    if gate is None:
+        return found
+    if gate.boundary is None:
+        return found.without(range(len(records.runs)))
+    may_be_held = found.reaching(gate.boundary * MICROSECONDS)
+    return found.without(may_be_held | {number for number, _ in found.others(records.runs)})
 
 
 def _gate(row: asyncpg.Record | None, clock: ClockName) -> Gate | None:

@@ -20,7 +20,7 @@ from services.metrics.domain.identity import id_of, shard_of
 from services.metrics.domain.joining import Label, StoredPrediction
 from services.metrics.domain.kinds import Kind, names_of_version
 from services.metrics.domain.newest import Newest
-from services.metrics.domain.sums import BucketKey, Sums
+from services.metrics.domain.sums import BucketKey, BucketRows, Sums
 from shared.database import Connection, Queries
 from shared.records import Place
 
@@ -253,33 +253,20 @@ async def add_series(connection: Connection, series: Iterable[Series]) -> None:
 
 async def add_to_buckets(connection: Connection, changes: Mapping[BucketKey, Sums]) -> None:
     """Add changes to buckets, and to what they have in detail. The models of their series must be locked."""
-    keys = sorted(changes)
-    columns = [list(column) for column in zip(*keys, strict=True)]
-    rows = await connection.fetch(QUERIES.read_histograms, *columns)
-    stored = {(row["series_id"], row["width"], row["start"]): row["histogram"] for row in rows}
-    histograms = []
-    for key in keys:
-        counts = dict(changes[key].histogram)
-        for place, count in histogram.decode(stored.get(key, b"")).items():
-            counts[place] = counts.get(place, 0) + count
-        histograms.append(histogram.encode(counts))
-    sums = [changes[key] for key in keys]
-    await connection.execute(
-        QUERIES.add_to_buckets,
-        *columns,
-        [one.predictions for one in sums],
-        [one.labelled for one in sums],
-        [one.evaluated for one in sums],
-        [one.correct for one in sums],
-        [one.positives for one in sums],
-        [one.predicted_positives for one in sums],
-        [one.squared_error for one in sums],
-        [one.log_loss for one in sums],
-        histograms,
-    )
+    await add_bucket_rows(connection, BucketRows.of(changes))
     details = {key: one.detail for key, one in changes.items() if one.detail is not None}
     if details:
         await answers.add_to_details(connection, details)
+
+
+async def add_bucket_rows(connection: Connection, rows: BucketRows) -> None:
+    """Add changes to buckets. The models of their series must be locked."""
+    columns = rows.series_ids, rows.widths, rows.starts
+    found = await connection.fetch(QUERIES.read_histograms, *columns)
+    known = {(row["series_id"], row["width"], row["start"]): row["histogram"] for row in found}
+    stored = [known.get(key, b"") for key in zip(*columns, strict=True)]
+    histograms = histogram.changed(stored, rows.bins)
+    await connection.execute(QUERIES.add_to_buckets, *columns, *rows.figures, histograms)
 
 
 async def add_to_label_buckets(

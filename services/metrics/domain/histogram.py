@@ -15,7 +15,8 @@ have equal bytes.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +36,9 @@ DELAY_EDGES: tuple[int, ...] = (
 
 VECTOR_LENGTH = DELAYS_START + len(DELAY_EDGES) + 1
 _PAIR = np.dtype([("bin", "<u2"), ("count", "<i8")])
+
+_FLOAT_INT64 = 2.0**63 * (1 - 1e-9)
+"""Beyond it a sum of floats may stand for one that 64 bits do not hold."""
 
 Vector = npt.NDArray[np.object_]
 """``VECTOR_LENGTH`` Python integers: they never overflow."""
@@ -69,6 +73,59 @@ def encode(counts: Mapping[int, int]) -> bytes:
 def decode(stored: bytes) -> dict[int, int]:
     """The counts of one stored vector, by bin."""
     return {int(place): int(count) for place, count in np.frombuffer(stored, dtype=_PAIR)}
+
+
+@dataclass(frozen=True, slots=True)
+class BinChanges:
+    """Changes of several vectors in columns: which vector, which bin, by how much."""
+
+    vector: npt.NDArray[np.int64]
+    place: npt.NDArray[np.int64]
+    amount: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(cls, changes: Sequence[tuple[int, int, int]]) -> BinChanges:
+        """From rows of the three. Raises ``OverflowError`` for an amount beyond 64 bits."""
+        columns = np.array(changes, dtype=np.int64).reshape(-1, 3)
+        return cls(columns[:, 0], columns[:, 1], columns[:, 2])
+
+    @classmethod
+    def together(cls, parts: Sequence[BinChanges]) -> BinChanges:
+        """The changes of all parts, of which there is one at least."""
+        columns = (
+            [part.vector for part in parts],
+            [part.place for part in parts],
+            [part.amount for part in parts],
+        )
+        return cls(*(np.concatenate([np.empty(0, np.int64), *column]) for column in columns))
+
+    def moved(self, by: int) -> BinChanges:
+        """The same of vectors that stand so many places later."""
+        return BinChanges(self.vector + by, self.place, self.amount)
+
+
+def changed(stored: Sequence[bytes], changes: BinChanges) -> list[bytes]:
+    """Stored vectors after changes, all at once. Raises ``OverflowError`` for a count beyond 64 bits."""
+    pairs = np.frombuffer(b"".join(stored), dtype=_PAIR)
+    sizes = np.fromiter(map(len, stored), dtype=np.int64, count=len(stored)) // _PAIR.itemsize
+    vector = np.concatenate([np.repeat(np.arange(len(stored)), sizes), changes.vector])
+    place = np.concatenate([pairs["bin"].astype(np.int64), changes.place])
+    amount = np.concatenate([pairs["count"].astype(np.int64), changes.amount])
+    keys = vector * VECTOR_LENGTH + place
+    order = np.argsort(keys, kind="stable")
+    begins = np.flatnonzero(np.diff(keys[order], prepend=-1))
+    if not len(order):
+        return [b""] * len(stored)
+    counts = np.add.reduceat(amount[order], begins)
+    if np.abs(np.add.reduceat(amount[order].astype(np.float64), begins)).max() >= _FLOAT_INT64:
+        raise OverflowError("a count of a histogram does not fit into 64 bits")
+    kept = counts != 0
+    found = np.empty(int(kept.sum()), dtype=_PAIR)
+    chosen = order[begins][kept]
+    found["bin"], found["count"] = place[chosen], counts[kept]
+    ends = (np.searchsorted(vector[chosen], np.arange(len(stored)), side="right") * _PAIR.itemsize).tolist()
+    whole = found.tobytes()
+    return [whole[start:end] for start, end in zip([0, *ends], ends, strict=False)]
 
 
 def total(stored: Iterable[bytes]) -> Vector:

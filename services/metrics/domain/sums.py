@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import assert_never
 
 from services.metrics.domain import histogram
 from services.metrics.domain.buckets import start_of
+from services.metrics.domain.histogram import BinChanges
 from services.metrics.domain.joining import (
     AnyEvaluation,
     ClassEvaluation,
@@ -110,6 +112,53 @@ class Sums:
 
 BucketKey = tuple[int, int, int]
 """Series id, width in seconds, start in seconds since 1970."""
+
+FIGURES = (
+    *("predictions", "labelled", "evaluated", "correct", "positives", "predicted_positives"),
+    *("squared_error", "log_loss"),
+)
+"""The figures of a bucket that are one integer each, in the order of a row's columns."""
+
+
+@dataclass(frozen=True, slots=True)
+class BucketRows:
+    """Changes of buckets in columns; ``figures`` has one for each of ``FIGURES``, ``bins`` are by row."""
+
+    series_ids: list[int]
+    widths: list[int]
+    starts: list[int]
+    figures: list[list[int]]
+    bins: BinChanges
+
+    def __len__(self) -> int:
+        return len(self.series_ids)
+
+    @classmethod
+    def of(cls, changes: Mapping[BucketKey, Sums]) -> BucketRows:
+        """The changes of buckets, by key. Raises ``OverflowError`` for a count beyond 64 bits."""
+        keys = sorted(changes)
+        sums = [changes[key] for key in keys]
+        bins = [(row, place, count) for row, one in enumerate(sums) for place, count in one.histogram.items()]
+        return cls(
+            [series_id for series_id, _, _ in keys],
+            [width for _, width, _ in keys],
+            [start for _, _, start in keys],
+            [[getattr(one, name) for one in sums] for name in FIGURES],
+            BinChanges.of(bins),
+        )
+
+    @classmethod
+    def together(cls, parts: Sequence[BucketRows]) -> BucketRows:
+        """The rows of all parts, one behind the other."""
+        starts = list(accumulate(map(len, parts), initial=0))
+        bins = [part.bins.moved(start) for part, start in zip(parts, starts, strict=False)]
+        return cls(
+            [one for part in parts for one in part.series_ids],
+            [one for part in parts for one in part.widths],
+            [one for part in parts for one in part.starts],
+            [[one for part in parts for one in part.figures[place]] for place in range(len(FIGURES))],
+            BinChanges.together(bins),
+        )
 
 
 class Changes:

@@ -32,7 +32,8 @@ class Combinations:
         self._known: list[Combination] = []
         self._by_ids: dict[tuple[int, int], int] = {}
         self._by_names: dict[tuple[str, str, tuple[tuple[str, str], ...]], int] = {}
-        self._spelled: dict[int, tuple[str, str]] = {}
+        self.spelled: dict[int, tuple[str, str]] = {}
+        """How the words of a prediction begin, and go on behind its entity: see :mod:`intake`."""
 
     def __getitem__(self, number: int) -> Combination:
         return self._known[number]
@@ -51,7 +52,7 @@ class Combinations:
             version_id, segment_id = id_of(model, version), id_of(*(part for pair in segments for part in pair))
             number = self.add(Combination(id_of(model), version_id, segment_id, segments, model, version))
             self._by_names[names] = number
-            self._spelled[number] = f"({model!r}, {version!r}, ", f", {segments!r}, "
+            self.spelled[number] = f"({model!r}, {version!r}, ", f", {segments!r}, "
         return number
 
     def add(self, combination: Combination) -> int:
@@ -68,7 +69,3 @@ class Combinations:
     def with_ids(self, version_id: int, segment_id: int) -> int | None:
         """The number of a version and segments by their ids; None where they are not known."""
         return self._by_ids.get((version_id, segment_id))
-
-    def spelled(self, number: int) -> tuple[str, str]:
-        """How the words of a prediction begin and go on behind its entity: see :mod:`intake`."""
-        return self._spelled[number]

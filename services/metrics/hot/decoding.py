@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from hashlib import blake2b
@@ -55,15 +55,19 @@ _decode_label = msgspec.json.Decoder(_Label).decode
 _E = TypeVar("_E", _Prediction, _Label)
 
 
+Origins = npt.NDArray[np.int64]
+"""Shape (n, 2): the number of a run in its batch, and a place in the run."""
+
+
 @dataclass(frozen=True, slots=True)
 class PlainPredictions:
     """Binary predictions whose entity is their own id, in columns.
 
-    ``places`` are those of their records in the run, ``keys`` those of their ids, ``states`` what each would be
-    alone. ``data_as_of`` in microseconds since 1970, where ``has_data_as_of``.
+    ``keys`` are those of their ids, ``states`` what each would be alone. ``data_as_of`` in microseconds since
+    1970, where ``has_data_as_of``.
     """
 
-    places: Integers
+    origins: Origins
     keys: list[bytes]
     states: States
     data_as_of: Integers
@@ -74,7 +78,7 @@ class PlainPredictions:
 class PlainLabels:
     """Labels of 0 or 1, in columns; ``observed_at`` in microseconds since 1970."""
 
-    places: Integers
+    origins: Origins
     keys: list[bytes]
     observed_at: Integers
     positive: Mask
@@ -82,21 +86,45 @@ class PlainLabels:
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """A run: its plain events, and the places of the other records.
+    """The plain events of a batch, in its order; ``combinations`` are those that the states' numbers are of."""
 
-    ``combinations`` are those that the states' numbers are of.
-    """
-
-    predictions: PlainPredictions | None
-    labels: PlainLabels | None
-    others: Integers
+    predictions: PlainPredictions
+    labels: PlainLabels
     combinations: Combinations
 
-    def reaches(self, moment: int) -> bool:
-        """Whether a plain event happened at a moment (microseconds since 1970) or later."""
-        times = [self.predictions.states["predicted_at"]] if self.predictions is not None else []
-        times += [self.labels.observed_at] if self.labels is not None else []
-        return any((found >= moment).any() for found in times)
+    def others(self, runs: Sequence[Run]) -> list[tuple[int, int]]:
+        """The origins of all other records of the batch."""
+        rest = [np.ones(len(run), dtype=np.bool_) for run in runs]
+        for origins in (self.predictions.origins, self.labels.origins):
+            for number in np.unique(origins[:, 0]).tolist():
+                rest[number][origins[origins[:, 0] == number, 1]] = False
+        return [(number, place) for number, one in enumerate(rest) for place in np.flatnonzero(one).tolist()]
+
+    def reaching(self, moment: int) -> set[int]:
+        """The runs in which a plain event happened at a moment (microseconds since 1970) or later."""
+        reached = self.predictions.origins[self.predictions.states["predicted_at"] >= moment, 0].tolist()
+        return {*reached, *self.labels.origins[self.labels.observed_at >= moment, 0].tolist()}
+
+    def without(self, runs: Collection[int]) -> Decoded:
+        """The same without the events of some runs, by their numbers."""
+        predictions, labels = self.predictions, self.labels
+        first, second = (np.flatnonzero(~np.isin(one.origins[:, 0], list(runs))) for one in (predictions, labels))
+        return Decoded(
+            PlainPredictions(
+                predictions.origins[first],
+                [predictions.keys[place] for place in first.tolist()],
+                predictions.states[first],
+                predictions.data_as_of[first],
+                predictions.has_data_as_of[first],
+            ),
+            PlainLabels(
+                labels.origins[second],
+                [labels.keys[place] for place in second.tolist()],
+                labels.observed_at[second],
+                labels.positive[second],
+            ),
+            self.combinations,
+        )
 
 
 def key_of(identifier: str) -> bytes:
@@ -104,41 +132,34 @@ def key_of(identifier: str) -> bytes:
     return blake2b(identifier.encode(), digest_size=16).digest()
 
 
-def decode(run: Run, combinations: Combinations) -> Decoded:
-    """Read what is plain in a run. Of topics that hold neither predictions nor labels nothing is."""
-    latest = microseconds(run.received_between()[0]) + _LEAD
-    match run.place[0]:
-        case PREDICTIONS.name:
-            events, places = _read(run, _decode_prediction)
-            predictions = _predictions(events, places, latest, combinations)
-            return Decoded(predictions, None, _others(run, predictions.places), combinations)
-        case LABELS.name:
-            said, places = _read(run, _decode_label)
-            labels = _labels(said, places, latest)
-            return Decoded(None, labels, _others(run, labels.places), combinations)
-        case _:
-            return nothing_plain(run, combinations)
+def decode(runs: Sequence[Run], combinations: Combinations) -> Decoded:
+    """Read what is plain in a batch: of predictions and labels, whatever the columns have a rule for."""
+    latest = min((microseconds(run.received_between()[0]) for run in runs), default=0) + _LEAD
+    events, origins = _read(runs, PREDICTIONS.name, _decode_prediction)
+    labels, label_origins = _read(runs, LABELS.name, _decode_label)
+    return Decoded(
+        _predictions(events, origins, latest, combinations),
+        _labels(labels, label_origins, latest),
+        combinations,
+    )
 
 
-def nothing_plain(run: Run, combinations: Combinations) -> Decoded:
-    """The run as records of which each is to be taken by itself."""
-    return Decoded(None, None, np.arange(len(run)), combinations)
+def _read(runs: Sequence[Run], topic: str, decode_one: Callable[[bytes], _E]) -> tuple[list[_E], Origins]:
+    """The events of a topic that follow the strict form, and where they come from."""
+    events: list[_E] = []
+    origins = [np.empty((0, 2), dtype=np.int64)]
+    for number, run in enumerate(runs):
+        if run.place[0] == topic:
+            found, places = _read_run(run.values(), decode_one)
+            events += found
+            origins.append(np.stack([np.full(len(places), number), np.array(places, dtype=np.int64)], axis=1))
+    return events, np.concatenate(origins)
 
 
-def _others(run: Run, plain: Integers) -> Integers:
-    others = np.ones(len(run), dtype=np.bool_)
-    others[plain] = False
-    return np.flatnonzero(others)
-
-
-def _read(run: Run, decode_one: Callable[[bytes], _E]) -> tuple[list[_E], list[int]]:
-    """The events that follow the strict form, and the places of their records.
-
-    What is written with a backslash, and so in more than one way, is left to the contract.
-    """
-    values = run.values()
-    suspect = any(value is None for value in values)
-    suspect = suspect or b"\\" in b"".join(values) or max(map(len, values), default=0) > MAX_RECORD_BYTES  # type: ignore[arg-type]
+def _read_run(values: list[bytes | None], decode_one: Callable[[bytes], _E]) -> tuple[list[_E], list[int]]:
+    """What is written with a backslash, and so in more than one way, is left to the contract."""
+    usual = [value for value in values if value is not None and len(value) <= MAX_RECORD_BYTES]
+    suspect = len(usual) < len(values) or b"\\" in b"".join(usual)
     events: list[_E] = []
     places: list[int] = []
     for place, value in enumerate(values):
@@ -153,47 +174,46 @@ def _read(run: Run, decode_one: Callable[[bytes], _E]) -> tuple[list[_E], list[i
 
 
 def _predictions(
-    events: list[_Prediction], places: list[int], latest: int, combinations: Combinations
+    events: list[_Prediction], origins: Origins, latest: int, combinations: Combinations
 ) -> PlainPredictions:
     at, plain = read_times([event.predicted_at for event in events])
     plain &= at <= latest
-    has_data = np.array([event.data_as_of is not None for event in events], dtype=np.bool_)
-    data_as_of, read = (
-        read_times([event.data_as_of or "" for event in events]) if has_data.any() else (at, ~has_data)
-    )
-    plain &= read | ~has_data
+    data_as_of, has_data = _data_as_of(events, plain)
     numbers = [combinations.number_of(event.model, event.model_version, event.segment) for event in events]
-    plain &= np.array([number is not None for number in numbers], dtype=np.bool_)
-    plain &= np.array([event.entity_id in (None, event.prediction_id) for event in events], dtype=np.bool_)
-    kept = np.flatnonzero(plain)
-    chosen = kept.tolist()
-    events = [events[place] for place in chosen]
-    states = _states(events, at[kept], [numbers[place] or 0 for place in chosen])
-    words = _words(
-        events,
-        states,
-        [
-            data if has else None
-            for data, has in zip(data_as_of[kept].tolist(), has_data[kept].tolist(), strict=True)
-        ],
-        combinations,
+    if None in numbers:
+        plain &= np.array([number is not None for number in numbers], dtype=np.bool_)
+    plain &= np.array(
+        [event.entity_id is None or event.entity_id == event.prediction_id for event in events], dtype=np.bool_
     )
+    if not plain.all():
+        kept = np.flatnonzero(plain)
+        chosen = kept.tolist()
+        events, numbers = [events[place] for place in chosen], [numbers[place] for place in chosen]
+        at, data_as_of, has_data, origins = at[kept], data_as_of[kept], has_data[kept], origins[kept]
+    states = _states(events, at, numbers)
+    words = _words(events, states, data_as_of, has_data, combinations)
     digests = b"".join([blake2b(said.encode(), digest_size=8).digest() for said in words])
     states["content_hash"] = np.frombuffer(digests, dtype="<i8")
-    return PlainPredictions(
-        places=np.array(places, dtype=np.int64)[kept],
-        keys=[key_of(event.prediction_id) for event in events],
-        states=states,
-        data_as_of=data_as_of[kept],
-        has_data_as_of=has_data[kept],
-    )
+    keys = [key_of(event.prediction_id) for event in events]
+    return PlainPredictions(origins, keys, states, data_as_of, has_data)
 
 
-def _states(events: Sequence[_Prediction], at: Integers, numbers: Sequence[int]) -> States:
+def _data_as_of(events: list[_Prediction], plain: Mask) -> tuple[Integers, Mask]:
+    """The times, and which events have one; ``plain`` is cleared where it could not be read."""
+    texts = [event.data_as_of for event in events]
+    has_data = np.array([text is not None for text in texts], dtype=np.bool_)
+    moments = np.zeros(len(events), dtype=np.int64)
+    if has_data.any():
+        moments, read = read_times([text or "" for text in texts])
+        plain &= read | ~has_data
+    return moments, has_data
+
+
+def _states(events: Sequence[_Prediction], at: Integers, numbers: Sequence[int | None]) -> States:
     """What :func:`contributions.score` makes of each probability, in columns."""
     states = nothing_known(len(events))
     states["predicted"] = True
-    states["combination"] = numbers
+    states["combination"] = np.array(numbers, dtype=np.int64)
     states["predicted_at"] = at
     # -0.0 is the same number as 0.0.
     probability = np.array([event.probability for event in events], dtype=np.float64) + 0.0
@@ -218,26 +238,35 @@ def _log_loss_units(given_to_outcome: npt.NDArray[np.float64]) -> npt.NDArray[np
 
 
 def _words(
-    events: Sequence[_Prediction], states: States, data_as_of: Sequence[int | None], combinations: Combinations
+    events: Sequence[_Prediction],
+    states: States,
+    data_as_of: Integers,
+    has_data: Mask,
+    combinations: Combinations,
 ) -> list[str]:
     """In what words each is the same prediction: those that :mod:`intake` hashes."""
     moments, given = states["predicted_at"].tolist(), states["probability"].tolist()
-    spelled = [combinations.spelled(number) for number in states["combination"].tolist()]
+    spelled = map(combinations.spelled.__getitem__, states["combination"].tolist())
+    data: list[int | None] = data_as_of.tolist() if has_data.any() else [None] * len(events)
+    for place in np.flatnonzero(~has_data).tolist() if has_data.any() else ():
+        data[place] = None
     return [
-        f"{before}{moment}, {probability!r}, {event.predicted}, {event.prediction_id!r}{behind}{data})"
-        for event, moment, probability, (before, behind), data in zip(
-            events, moments, given, spelled, data_as_of, strict=True
+        f"{before}{moment}, {probability!r}, {event.predicted}, {event.prediction_id!r}{behind}{moment_of_data})"
+        for event, moment, probability, (before, behind), moment_of_data in zip(
+            events, moments, given, spelled, data, strict=True
         )
     ]
 
 
-def _labels(events: list[_Label], places: list[int], latest: int) -> PlainLabels:
+def _labels(events: list[_Label], origins: Origins, latest: int) -> PlainLabels:
     at, plain = read_times([event.observed_at for event in events])
-    kept = np.flatnonzero(plain & (at <= latest))
-    events = [events[place] for place in kept.tolist()]
+    plain &= at <= latest
+    if not plain.all():
+        kept = np.flatnonzero(plain)
+        events, at, origins = [events[place] for place in kept.tolist()], at[kept], origins[kept]
     return PlainLabels(
-        places=np.array(places, dtype=np.int64)[kept],
+        origins=origins,
         keys=[key_of(event.entity_id) for event in events],
-        observed_at=at[kept],
+        observed_at=at,
         positive=np.array([event.outcome for event in events], dtype=np.bool_),
     )

@@ -260,11 +260,11 @@ async def _save_sums(effects: Effects, met: Met, series: Mapping[int, Sequence[S
         effects.count(TOO_LATE_TOTAL, int(too_late.sum()), horizon="label")
     evaluations = Evaluations.of(met.before, goes, -1) + Evaluations.of(met.after, comes, 1)
     ids = {number: [one.series_id for one in found] for number, found in series.items()}
-    sums = sum_up(met.after[met.new], evaluations, ids, widths(met.bounds.bucket_seconds))
-    if sums:
+    rows = sum_up(met.after[met.new], evaluations, ids, widths(met.bounds.bucket_seconds))
+    if len(rows):
         touched = {one for found in series.values() for one in found}
         await store.add_series(effects.connection, sorted(touched, key=lambda one: one.series_id))
-        await store.add_to_buckets(effects.connection, sums)
+        await store.add_bucket_rows(effects.connection, rows)
 
 
 async def _save_label_counts(connection: Connection, met: Met, concerned: Mapping[int, Combination]) -> None:
@@ -278,17 +278,30 @@ async def _save_label_counts(connection: Connection, met: Met, concerned: Mappin
         model_id = model_of[number]
         limit = limits.get(model_id)
         new_labels[model_id] += sign * int(len(moments) if limit is None else (moments > limit).sum())
-        starts = moments // MICROSECONDS // width * width
-        for start, moment in zip(starts.tolist(), moments.tolist(), strict=True):
-            bucket = buckets[model_id, start]
-            bucket.labels[moment] += sign
-            bucket.labelled_entities += sign
+        _count_labels(buckets, model_id, moments, sign, width)
     for number, moment in met.data.tolist():
         buckets[met.combinations[number].model_id, moment // MICROSECONDS // width * width].saw_data(moment)
     if buckets:
         await store.add_to_label_buckets(connection, buckets, width, met.bounds.horizons)
     if any(new_labels.values()):
         await store.add_new_labels(connection, new_labels)
+
+
+def _count_labels(
+    buckets: dict[tuple[int, int], LabelBucketChange], model_id: int, moments: Integers, sign: int, width: int
+) -> None:
+    """Of labels that come, only the newest in a bucket may become its newest; of those that go, any may be it."""
+    moments = np.sort(moments)
+    starts = moments // MICROSECONDS // width * width
+    begins = np.flatnonzero(np.diff(starts, prepend=np.iinfo(np.int64).min))
+    sizes = np.diff(np.r_[begins, len(moments)])
+    for start, begin, size in zip(starts[begins].tolist(), begins.tolist(), sizes.tolist(), strict=True):
+        bucket = buckets[model_id, start]
+        bucket.labelled_entities += sign * size
+        within = moments[begin : begin + size]
+        told = within[within == within[-1]] if sign > 0 else within
+        for moment in told.tolist():
+            bucket.labels[moment] += sign
 
 
 def _moved_labels(met: Met) -> Iterator[tuple[int, Integers, int]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,17 +11,12 @@ import numpy.typing as npt
 from services.metrics.domain import histogram
 from services.metrics.domain.buckets import MICROSECONDS
 from services.metrics.domain.hot.states import States
-from services.metrics.domain.sums import BucketKey, Sums
+from services.metrics.domain.sums import FIGURES, BucketRows
 
 Integers = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 Table = npt.NDArray[np.int64]
 
-_FIGURES = (
-    *("predictions", "labelled", "evaluated", "correct", "positives", "predicted_positives"),
-    *("squared_error", "log_loss"),
-)
-"""The columns of a table of sums."""
 _DELAY_EDGES = np.array(histogram.DELAY_EDGES, dtype=np.float64)
 
 
@@ -62,7 +56,7 @@ def sum_up(
     evaluations: Evaluations,
     series_of: Mapping[int, Sequence[int]],
     widths: Sequence[int],
-) -> dict[BucketKey, Sums]:
+) -> BucketRows:
     """What new predictions and evaluations add to the buckets of their series, at every width.
 
     ``series_of`` gives the series ids of each combination. Changes that cancel out are left out.
@@ -72,13 +66,12 @@ def sum_up(
     spread = _Spread({key: [numbers[one] for one in ids] for key, ids in series_of.items()})
     narrowest = widths[0]
     rows, bins = _narrow_rows(new, evaluations, spread, narrowest)
-    found: dict[BucketKey, Sums] = {}
-    for width in widths:
-        if width != narrowest:
-            rows = _grouped(rows[0], rows[1] // width * width, rows[2])
-            bins = _grouped_bins(bins[0], bins[1] // width * width, bins[2], bins[3])
-        found |= _as_sums(names, width, rows, bins)
-    return found
+    found = [_bucket_rows(names, narrowest, rows, bins)]
+    for width in widths[1:]:
+        rows = _grouped(rows[0], rows[1] // width * width, rows[2])
+        bins = _grouped_bins(bins[0], bins[1] // width * width, bins[2], bins[3])
+        found.append(_bucket_rows(names, width, rows, bins))
+    return BucketRows.together(found)
 
 
 class _Spread:
@@ -129,7 +122,7 @@ def _narrow_rows(new: States, evaluations: Evaluations, spread: _Spread, width: 
     series, row = spread(states["combination"])
     start = _start(at, width)[row]
     new_series, new_row = spread(new["combination"])
-    table = np.zeros((len(new_series) + 2 * len(series), len(_FIGURES)), dtype=np.int64)
+    table = np.zeros((len(new_series) + 2 * len(series), len(FIGURES)), dtype=np.int64)
     table[: len(new_series), 0] = 1
     table[len(new_series) : len(new_series) + len(series), 1] = sign[row]
     table[len(new_series) + len(series) :, 2:] = evaluated[row]
@@ -193,14 +186,21 @@ def _grouped_bins(series: Integers, start: Integers, place: Integers, amount: In
     return series[kept], start[kept], place[kept], np.add.reduceat(amount[order], begins)
 
 
-def _as_sums(names: Sequence[int], width: int, rows: Rows, bins: Bins) -> dict[BucketKey, Sums]:
-    histograms: dict[tuple[int, int], dict[int, int]] = defaultdict(lambda: defaultdict(int))
-    for series, start, place, amount in zip(*(column.tolist() for column in bins), strict=True):
-        if amount:
-            histograms[series, start][place] = amount
-    found = {}
-    for series, start, figures in zip(*(column.tolist() for column in rows), strict=True):
-        sums = Sums(**dict(zip(_FIGURES, figures, strict=True)), histogram=histograms[series, start])
-        if not sums.is_zero():
-            found[names[series], width, start] = sums
-    return found
+def _bucket_rows(names: Sequence[int], width: int, rows: Rows, bins: Bins) -> BucketRows:
+    row = np.searchsorted(_as_one(rows[0], rows[1]), _as_one(bins[0], bins[1]))
+    told = bins[3] != 0
+    kept: Mask = np.any(rows[2], axis=1)
+    kept[row[told]] = True
+    places = np.cumsum(kept) - 1
+    return BucketRows(
+        series_ids=[names[number] for number in rows[0][kept].tolist()],
+        widths=[width] * int(kept.sum()),
+        starts=rows[1][kept].tolist(),
+        figures=[column.tolist() for column in rows[2][kept].T],
+        bins=histogram.BinChanges(places[row[told]], bins[2][told], bins[3][told]),
+    )
+
+
+def _as_one(series: Integers, start: Integers) -> Integers:
+    """A number for both, in their order; no start (seconds since 1970) of a four-digit year reaches 2^38."""
+    return series << 40 | start + (1 << 39)
