@@ -46,6 +46,8 @@ EVENT_CLOCK_FETCH_WAIT_MS = 20
 hold when they are released would wait for the first to end."""
 
 PARTITION_FETCH_BYTES = 1 << 17
+"""Of each partition so much at once: those that lag are then read abreast, and a batch is about few moments. A
+record that is larger comes all the same."""
 
 METADATA_SECONDS = 10
 """How old what a client knows of the cluster may grow: partitions that are added are read, and written to, no
@@ -228,6 +230,7 @@ def subscribe(
     topics: Iterable[Topic],
     watch: AssignmentWatch,
     consume: Consume,
+    most_at_once: int,
 ) -> BatchSubscriber:
     """Subscribe a service to its topics, in batches, acknowledged by nobody but ``consume`` itself.
 
@@ -238,7 +241,7 @@ def subscribe(
         *(settings.topic_prefix + topic.name for topic in topics),
         group_id=settings.topic_prefix + group,
         batch=True,
-        max_records=settings.max_batch_records,
+        max_records=min(most_at_once, settings.max_batch_records),
         ack_policy=AckPolicy.MANUAL,
         auto_offset_reset="earliest",
         # What a sender's aborted transaction wrote never happened.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -17,7 +17,7 @@ from shared import breaker, inbox
 from shared.breaker import FloodError, TrippedError
 from shared.broker import as_records
 from shared.clock import Clock
-from shared.effects import Effects, Handler, Held
+from shared.effects import Effects, Handler, Held, Prepare
 from shared.errors import InputLostError, Refusal, TruewardError, is_refused_by_database
 from shared.inbox import Advance, Gap
 from shared.instruments import BATCH_SECONDS, BREAKER_TRIPPED, LOST_RECORDS_TOTAL, RECORDS_TOTAL, REPEATS_TOTAL
@@ -37,7 +37,14 @@ class Consumer:
     """Takes batches in for one service instance, exactly once in their effects."""
 
     def __init__(
-        self, *, service: Service, settings: Settings, pool: asyncpg.Pool[Any], clock: Clock, handler: Handler
+        self,
+        *,
+        service: Service,
+        settings: Settings,
+        pool: asyncpg.Pool[Any],
+        clock: Clock,
+        handler: Handler,
+        prepare: Prepare | None = None,
     ) -> None:
         self._service = service
         self._prefix = settings.topic_prefix
@@ -46,6 +53,14 @@ class Consumer:
         self._pool = pool
         self._clock = clock
         self._handler = handler
+        self._prepare = prepare
+        self._most_records = settings.max_batch_records
+        self._buffered: list[Records] = []
+        self._in_flight: asyncio.Task[None] | None = None
+        self._finishing = False
+        self._failure: BaseException | None = None
+        self.on_failure: Callable[[BaseException], None] = lambda _: None
+        """Called once, when a transaction fails for good that nobody waits for."""
         self._proven: dict[Place, Gap] = {}
         self._beginnings: dict[Place, int] = {}
         self._held: dict[Place, Held] = {}
@@ -55,11 +70,57 @@ class Consumer:
     async def consume(self, raw: tuple[ConsumerRecord[bytes, bytes], ...], kafka: AIOKafkaConsumer) -> None:
         """Take a fetched batch in, trying again until it is durable; then commit its offsets.
 
+        Where the handler can prepare, it does so for one batch while the one before is in its transaction; what is
+        fetched meanwhile goes into the next transaction together. Then this returns earlier: see :meth:`finish`.
         Raises ``InputLostError`` when the topic is not the one that the inbox has read.
         """
         self.kafka = kafka
-        started = time.perf_counter()
         records = as_records(raw, self._prefix)
+        if self._prepare is None:
+            await self._take_in(records, kafka)
+            return
+        self._prepare(records)
+        # PostgreSQL's answers to the transaction that is under way are heard in between.
+        await asyncio.sleep(0)
+        while self._in_flight is not None and self._buffered_records() + len(records) > self._most_records:
+            await asyncio.wait([self._in_flight])
+        if self._failure is not None:
+            raise self._failure
+        if self._finishing:
+            return
+        self._buffered.append(records)
+        if self._in_flight is None:
+            self._begin(kafka)
+
+    async def finish(self) -> None:
+        """Begin no transaction any more, and wait for the end of the one that is under way."""
+        self._finishing = True
+        self._buffered.clear()
+        if self._in_flight is not None:
+            await asyncio.wait([self._in_flight])
+
+    def _begin(self, kafka: AIOKafkaConsumer) -> None:
+        records = Records.together(self._buffered)
+        self._buffered = []
+        self._in_flight = asyncio.create_task(self._take_in(records, kafka))
+        self._in_flight.add_done_callback(partial(self._ended, kafka))
+
+    def _ended(self, kafka: AIOKafkaConsumer, task: asyncio.Task[None]) -> None:
+        self._in_flight = None
+        if task.cancelled():
+            return
+        error = task.exception()
+        if error is not None:
+            self._failure = error
+            self.on_failure(error)
+        elif self._buffered:
+            self._begin(kafka)
+
+    def _buffered_records(self) -> int:
+        return sum(map(len, self._buffered))
+
+    async def _take_in(self, records: Records, kafka: AIOKafkaConsumer) -> None:
+        started = time.perf_counter()
         await self.take(records, self._log_ends(kafka, records))
         BATCH_SECONDS.observe(time.perf_counter() - started)
 
@@ -199,6 +260,7 @@ class Consumer:
             found = await until_done("log beginnings", partial(kafka.beginning_offsets, [partition]))
             self._beginnings[gap.place] = found[partition]
             log.warning("batch refused, seeking back", place=gap.place, expected=gap.expected, found=gap.found)
+            self._drop_buffered(gap.place)
             # Only what was asked for and not given is proven.
             if _seek(kafka, partition, max(gap.expected, found[partition])):
                 self._proven[gap.place] = gap
@@ -206,12 +268,17 @@ class Consumer:
     def _wait_at_held(self, kafka: AIOKafkaConsumer, held: Mapping[Place, Held]) -> None:
         for place, waiting in held.items():
             partition = self._partition(place)
+            self._drop_buffered(place)
             if _seek(kafka, partition, waiting.offset):
                 kafka.pause(partition)
                 self._held[place] = waiting
         if held:
             # What the partition waits for may have come between the transaction and the pause.
             self.held_changed.set()
+
+    def _drop_buffered(self, place: Place) -> None:
+        """What was fetched of a partition before it is read again from an earlier place."""
+        self._buffered = [rest for records in self._buffered if (rest := records.outside([place]))]
 
     def release(self, reached: int) -> None:
         """Read on in every partition that was held until less than ``reached``."""
@@ -247,6 +314,7 @@ class Consumer:
             expected = next_offsets.get((partition.topic.removeprefix(self._prefix), partition.partition), 0)
             if committed is not None and committed > expected:
                 log.warning("Kafka is ahead of the inbox, seeking back", partition=partition, expected=expected)
+                self._drop_buffered((partition.topic.removeprefix(self._prefix), partition.partition))
                 beginnings = await kafka.beginning_offsets([partition])
                 _seek(kafka, partition, max(expected, beginnings[partition]))
 
@@ -316,15 +384,18 @@ def _advances(
     log_ends: Mapping[Place, int],
     beginnings: Mapping[Place, int],
 ) -> list[Advance]:
-    advances = []
+    advances: dict[Place, Advance] = {}
     for run in taken.runs:
         place = run.place
         expected, beginning = next_offsets[place], beginnings.get(place, 0)
         # An inbox that has read nothing yet has lost nothing: it starts where the log begins.
         lost = max(0, min(beginning, run.first_offset) - expected) if expected else 0
         _, newest = run.received_between()
-        advances.append(Advance(place, run.next_offset, log_ends.get(place), newest, lost))
-    return advances
+        before = advances.get(place)
+        if before is not None:
+            lost, newest = before.lost_records, max(newest, before.received_at or newest)
+        advances[place] = Advance(place, run.next_offset, log_ends.get(place), newest, lost)
+    return list(advances.values())
 
 
 def _seek(kafka: AIOKafkaConsumer, partition: TopicPartition, offset: int) -> bool:

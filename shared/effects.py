@@ -17,7 +17,7 @@ from shared.database import Connection, Queries
 from shared.dead_letters import kept_key, letter_of
 from shared.errors import Refusal
 from shared.instruments import DEAD_LETTERS_TOTAL
-from shared.records import Place, Record
+from shared.records import Place, Record, Records
 from shared.topics import DEAD_LETTERS, Service, Topic
 
 QUERIES = Queries.load("shared", "kernel.sql")
@@ -104,6 +104,10 @@ Handler = Callable[[Sequence[Record], Effects], Awaitable[None]]
 
 It is called again, in a new transaction, with the same records after any failure.
 """
+
+
+Prepare = Callable[[Records], object]
+"""Does what a handler can do before the transaction, such as decoding, and leaves it with the records."""
 
 
 def outbox_channel(service: str) -> str:

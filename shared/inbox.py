@@ -53,20 +53,25 @@ def admit(records: Sequence[Record], next_offsets: Mapping[Place, int], proven: 
     """
     taken: list[Run] = []
     repeats: dict[Place, int] = {}
-    gaps: list[Gap] = []
+    gaps: dict[Place, Gap] = {}
     arrived = records if isinstance(records, Records) else Records.of(records)
+    reached = dict(next_offsets)
     for run in arrived.runs:
-        place, expected = run.place, next_offsets[run.place]
+        place, expected = run.place, reached[run.place]
+        if place in gaps:
+            continue
         new = run.since(expected)
         if len(new) < len(run):
-            repeats[place] = len(run) - len(new)
-        elif new.first_offset > expected:
+            repeats[place] = repeats.get(place, 0) + len(run) - len(new)
+        elif expected == next_offsets[place] and new.first_offset > expected and place not in repeats:
             gap = Gap(place, expected, new.first_offset)
             if proven.get(place) != gap:
-                gaps.append(gap)
+                gaps[place] = gap
                 continue
-        taken.append(new)
-    return Admission(Records(taken) if repeats or gaps else arrived, repeats, tuple(gaps))
+        if len(new):
+            taken.append(new)
+            reached[place] = new.next_offset
+    return Admission(Records(taken) if repeats or gaps else arrived, repeats, tuple(gaps.values()))
 
 
 async def lock(connection: Connection, places: Iterable[Place]) -> dict[Place, int]:

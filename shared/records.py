@@ -104,16 +104,23 @@ class Run(Sequence[Record]):
 
 
 class Records(Sequence[Record]):
-    """Records of several partitions, as one run each, none of them empty.
+    """Records of several partitions, in runs, none of them empty; those of a partition follow each other.
 
-    ``memo`` is for a handler to keep what it has decoded; a part of the records begins without.
+    ``memo`` is for a handler to keep what it has decoded; a part of the records begins without. ``parts`` are the
+    records that they were put together of, if they were.
     """
 
-    __slots__ = ("memo", "runs")
+    __slots__ = ("memo", "parts", "runs")
 
-    def __init__(self, runs: Iterable[Run] = ()) -> None:
+    def __init__(self, runs: Iterable[Run] = (), parts: Sequence[Records] = ()) -> None:
         self.runs: tuple[Run, ...] = tuple(run for run in runs if len(run))
+        self.parts = tuple(parts)
         self.memo: Any = None
+
+    @classmethod
+    def together(cls, parts: Sequence[Records]) -> Records:
+        """What was fetched one after the other, as one."""
+        return parts[0] if len(parts) == 1 else cls((run for part in parts for run in part.runs), parts)
 
     @classmethod
     def of(cls, records: Iterable[Record]) -> Records:
@@ -160,7 +167,9 @@ class Records(Sequence[Record]):
     def outside(self, places: Iterable[Place]) -> Records:
         """The records of other partitions than these."""
         without = set(places)
-        return Records(run for run in self.runs if run.place not in without) if without else self
+        if not any(run.place in without for run in self.runs):
+            return self
+        return Records(run for run in self.runs if run.place not in without)
 
     def before(self, offsets: Mapping[Place, int]) -> Records:
         """The records below an offset of their partition, where there is one."""

@@ -39,7 +39,7 @@ from shared.broker import (
 from shared.clock import Clock, WallClock
 from shared.consumer import Consumer
 from shared.database import connect_pool, require_migrations
-from shared.effects import Effects, Handler, outbox_channel
+from shared.effects import Effects, Handler, Prepare, outbox_channel
 from shared.errors import USAGE_EXIT_CODE, ServiceExit, TruewardError, UsageError
 from shared.input import Input
 from shared.instruments import BREAKER_TRIPPED
@@ -51,6 +51,8 @@ from shared.topics import Service, read_by
 
 PROBE_SECONDS = 2.0
 CLOSE_SECONDS = 5.0
+FETCHED_AT_ONCE = 2_000
+"""Records that are taken from what was fetched, and prepared, without a pause in which PostgreSQL is heard."""
 MIGRATIONS = "the database to be migrated: run `trueward migrate`"
 T = TypeVar("T")
 Isolation = Literal["read_committed", "repeatable_read", "serializable"]
@@ -86,11 +88,13 @@ class Context:
 class ServiceDefinition:
     """A service: its name (schema, role and consumer group too), its handler, its loops.
 
+    With ``prepare_for`` what the handler can do before a transaction is done while the one before is under way.
     ``background`` loops run beside the consumer until cancelled; one that raises is run again with backoff.
     """
 
     name: Service
     handler_for: Callable[[Context], Handler]
+    prepare_for: Callable[[Context], Prepare] | None = None
     background: tuple[Callable[[Context], Awaitable[None]], ...] = ()
 
 
@@ -193,21 +197,24 @@ class Worker:
             raise
 
     async def _run_parts(self, context: Context) -> None:
-        handler = self._definition.handler_for(context)
+        definition = self._definition
+        handler = definition.handler_for(context)
         consumer = Consumer(
             service=context.service,
             settings=context.settings,
             pool=context.pool,
             clock=context.clock,
             handler=handler,
+            prepare=None if definition.prepare_for is None else definition.prepare_for(context),
         )
         context.input.consumer = consumer
         self._health.watch.on_change = consumer.assignment_changed
         wake = context.listener.event(outbox_channel(context.service))
-        loops = {loop.__name__: loop for loop in self._definition.background}
+        loops = {loop.__name__: loop for loop in definition.background}
         same_topics = partial(self._check_topics, context)
         await until_done("topics' identities", same_topics)
         failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        consumer.on_failure = partial(_fail, failed)
         broker = await until_done("Kafka", lambda: self._start_consuming(consumer, failed))
         self._health.broker = broker
         try:
@@ -215,7 +222,7 @@ class Worker:
             self._health.waiting_for = None
             async with asyncio.TaskGroup() as group:
                 group.create_task(_end_with(failed))
-                group.create_task(self._stop_with_the_others(broker, context.pool))
+                group.create_task(self._stop_with_the_others(broker, consumer, context.pool))
                 aligned = partial(consumer.keep_aligned, self._health.watch.new_assignment)
                 group.create_task(_for_ever("alignment", aligned))
                 group.create_task(_again_and_again("topics' identities", same_topics))
@@ -228,7 +235,9 @@ class Worker:
                 await context.input.asker.stop()
             await broker.stop()
 
-    async def _stop_with_the_others(self, broker: KafkaBroker, pool: asyncpg.Pool[Any]) -> None:
+    async def _stop_with_the_others(
+        self, broker: KafkaBroker, consumer: Consumer, pool: asyncpg.Pool[Any]
+    ) -> None:
         """Wait for the end; then stop reading.
 
         The batch in flight is finished and committed, or rolled back with its transaction. A database that does
@@ -238,6 +247,7 @@ class Worker:
             await asyncio.Event().wait()
         finally:
             asyncio.get_running_loop().call_later(self._settings.graceful_timeout_seconds, pool.terminate)
+            await consumer.finish()
             await broker.stop()
 
     async def _start_consuming(self, consumer: Consumer, failed: asyncio.Future[None]) -> KafkaBroker:
@@ -250,8 +260,7 @@ class Worker:
             try:
                 await consumer.consume(raw, kafka)
             except Exception as error:  # noqa: BLE001 - FastStream would log it and go on behind the batch
-                if not failed.done():
-                    failed.set_exception(error)
+                _fail(failed, error)
 
         subscriber = subscribe(
             broker,
@@ -260,6 +269,7 @@ class Worker:
             topics=read_by(self._definition.name),
             watch=self._health.watch,
             consume=consume,
+            most_at_once=FETCHED_AT_ONCE if self._definition.prepare_for else settings.max_batch_records,
         )
         try:
             await broker.start()
@@ -286,6 +296,11 @@ class Worker:
             await Relay(context.pool, send, wake, holder=self._relay_name).run()
         finally:
             await close_producer(producer)
+
+
+def _fail(failed: asyncio.Future[None], error: BaseException) -> None:
+    if not failed.done():
+        failed.set_exception(error)
 
 
 async def _end_with(failed: asyncio.Future[None]) -> None:

@@ -88,11 +88,18 @@ async def _join(effects: Effects, records: Records, gate: Gate | None, bounds: B
     return batch
 
 
-def _plain(records: Records, gate: Gate | None, memory: Memory) -> Decoded:
-    """The plain events of a batch; where the event clock may hold a run, all of it is taken one by one."""
+def prepared(records: Records, memory: Memory) -> Decoded:
+    """The plain events of records, decoded once."""
     if not isinstance(records.memo, Decoded) or records.memo.combinations is not memory.combinations:
         records.memo = decode(records.runs, memory.combinations)
     found: Decoded = records.memo
+    return found
+
+
+def _plain(records: Records, gate: Gate | None, memory: Memory) -> Decoded:
+    """The plain events of a batch; where the event clock may hold a run, all of it is taken one by one."""
+    parts = records.parts or (records,)
+    found = Decoded.together([prepared(part, memory) for part in parts], [len(part.runs) for part in parts])
     if gate is None:
         return found
     if gate.boundary is None:

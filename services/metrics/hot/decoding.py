@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from hashlib import blake2b
+from itertools import accumulate
 from typing import Annotated, Literal, TypeVar
 
 import msgspec
@@ -105,6 +106,30 @@ class Decoded:
         reached = self.predictions.origins[self.predictions.states["predicted_at"] >= moment, 0].tolist()
         return {*reached, *self.labels.origins[self.labels.observed_at >= moment, 0].tolist()}
 
+    @classmethod
+    def together(cls, parts: Sequence[Decoded], runs: Sequence[int]) -> Decoded:
+        """The events of all parts, of which there is one at least; each part's batch has so many ``runs``."""
+        if len(parts) == 1:
+            return parts[0]
+        first, second = [part.predictions for part in parts], [part.labels for part in parts]
+        starts = list(accumulate(runs, initial=0))
+        return cls(
+            PlainPredictions(
+                _moved([one.origins for one in first], starts),
+                [key for one in first for key in one.keys],
+                np.concatenate([one.states for one in first]),
+                np.concatenate([one.data_as_of for one in first]),
+                np.concatenate([one.has_data_as_of for one in first]),
+            ),
+            PlainLabels(
+                _moved([one.origins for one in second], starts),
+                [key for one in second for key in one.keys],
+                np.concatenate([one.observed_at for one in second]),
+                np.concatenate([one.positive for one in second]),
+            ),
+            parts[0].combinations,
+        )
+
     def without(self, runs: Collection[int]) -> Decoded:
         """The same without the events of some runs, by their numbers."""
         predictions, labels = self.predictions, self.labels
@@ -125,6 +150,11 @@ class Decoded:
             ),
             self.combinations,
         )
+
+
+def _moved(origins: Sequence[Origins], starts: Sequence[int]) -> Origins:
+    """Origins with the numbers of the runs in all parts together."""
+    return np.concatenate([one + np.array([start, 0]) for one, start in zip(origins, starts, strict=False)])
 
 
 def key_of(identifier: str) -> bytes:

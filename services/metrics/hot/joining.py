@@ -111,7 +111,7 @@ def _take_predictions(gathered: Gathered, before: States, after: States, difficu
     is_first[firsts] = True
     said = before["content_hash"].copy()
     known = before["predicted"][entity]
-    is_new = is_first & ~known
+    is_new: Mask = is_first & ~known
     said[entity[is_new]] = hashes[is_new]
     difficult[entity[hashes != said[entity]]] = True
     for field in PREDICTION_FIELDS:
