@@ -56,6 +56,9 @@ class Consumer:
         self._prepare = prepare
         self._most_records = settings.max_batch_records
         self._buffered: list[Records] = []
+        self._seeks = 0
+        self._fetching_since = 0
+        self._sought: dict[Place, tuple[int, int]] = {}
         self._in_flight: asyncio.Task[None] | None = None
         self._finishing = False
         self._failure: BaseException | None = None
@@ -86,11 +89,12 @@ class Consumer:
             await asyncio.wait([self._in_flight])
         if self._failure is not None:
             raise self._failure
-        if self._finishing:
-            return
-        self._buffered.append(records)
-        if self._in_flight is None:
-            self._begin(kafka)
+        records = self._without_what_is_sought(records, kafka)
+        if records and not self._finishing:
+            self._buffered.append(records)
+            if self._in_flight is None:
+                self._begin(kafka)
+        self._fetching_since = self._seeks
 
     async def finish(self) -> None:
         """Begin no transaction any more, and wait for the end of the one that is under way."""
@@ -125,7 +129,7 @@ class Consumer:
         BATCH_SECONDS.observe(time.perf_counter() - started)
 
     def assignment_changed(self) -> None:
-        """Reading starts anew from what Kafka has committed, so no gap seen before is proven any more."""
+        """Reading starts anew from what Kafka has committed: nothing that was seen before proves anything."""
         self._proven.clear()
 
     async def take(self, records: Sequence[Record], log_ends: Mapping[Place, int]) -> None:
@@ -260,25 +264,41 @@ class Consumer:
             found = await until_done("log beginnings", partial(kafka.beginning_offsets, [partition]))
             self._beginnings[gap.place] = found[partition]
             log.warning("batch refused, seeking back", place=gap.place, expected=gap.expected, found=gap.found)
-            self._drop_buffered(gap.place)
             # Only what was asked for and not given is proven.
-            if _seek(kafka, partition, max(gap.expected, found[partition])):
+            if self._seek(kafka, gap.place, max(gap.expected, found[partition])):
                 self._proven[gap.place] = gap
 
     def _wait_at_held(self, kafka: AIOKafkaConsumer, held: Mapping[Place, Held]) -> None:
         for place, waiting in held.items():
-            partition = self._partition(place)
-            self._drop_buffered(place)
-            if _seek(kafka, partition, waiting.offset):
-                kafka.pause(partition)
+            if self._seek(kafka, place, waiting.offset):
+                kafka.pause(self._partition(place))
                 self._held[place] = waiting
         if held:
             # What the partition waits for may have come between the transaction and the pause.
             self.held_changed.set()
 
-    def _drop_buffered(self, place: Place) -> None:
-        """What was fetched of a partition before it is read again from an earlier place."""
+    def _without_what_is_sought(self, records: Records, kafka: AIOKafkaConsumer) -> Records:
+        """Of what was fetched just now, without partitions that were sought since its fetch began.
+
+        It may be from before the seek, and must not be taken for what the seek has brought: that proves gaps. So
+        they are sought once more.
+        """
+        again = {place: offset for place, (seek, offset) in self._sought.items() if seek > self._fetching_since}
+        for run in records.runs:
+            if run.place in again and self._partition(run.place) in kafka.assignment():
+                kafka.seek(self._partition(run.place), again[run.place])
+        return records.outside(again)
+
+    def _seek(self, kafka: AIOKafkaConsumer, place: Place, offset: int) -> bool:
+        """Seek where the partition still is ours; one that was taken away needs none."""
+        partition = self._partition(place)
+        if partition not in kafka.assignment():
+            return False
+        self._seeks += 1
+        self._sought[place] = self._seeks, offset
         self._buffered = [rest for records in self._buffered if (rest := records.outside([place]))]
+        kafka.seek(partition, offset)
+        return True
 
     def release(self, reached: int) -> None:
         """Read on in every partition that was held until less than ``reached``."""
@@ -314,9 +334,9 @@ class Consumer:
             expected = next_offsets.get((partition.topic.removeprefix(self._prefix), partition.partition), 0)
             if committed is not None and committed > expected:
                 log.warning("Kafka is ahead of the inbox, seeking back", partition=partition, expected=expected)
-                self._drop_buffered((partition.topic.removeprefix(self._prefix), partition.partition))
                 beginnings = await kafka.beginning_offsets([partition])
-                _seek(kafka, partition, max(expected, beginnings[partition]))
+                place = partition.topic.removeprefix(self._prefix), partition.partition
+                self._seek(kafka, place, max(expected, beginnings[partition]))
 
     async def _commit(self, kafka: AIOKafkaConsumer, positions: Mapping[Place, int]) -> None:
         """Tell Kafka where to start next time. The inbox is the authority, so a failure costs only repeats."""
@@ -396,11 +416,3 @@ def _advances(
             lost, newest = before.lost_records, max(newest, before.received_at or newest)
         advances[place] = Advance(place, run.next_offset, log_ends.get(place), newest, lost)
     return list(advances.values())
-
-
-def _seek(kafka: AIOKafkaConsumer, partition: TopicPartition, offset: int) -> bool:
-    """Seek where the partition still is ours; a partition taken away needs none."""
-    if partition not in kafka.assignment():
-        return False
-    kafka.seek(partition, offset)
-    return True

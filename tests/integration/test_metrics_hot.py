@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator, Sequence
-from typing import Any
 
-import asyncpg
 import pytest
 
 from services.metrics import clocks
@@ -41,7 +39,9 @@ def traffic(chance: random.Random, count: int) -> list[Fact]:
             chance.randrange(1001) / 1000,
             model=model,
             version=chance.choice("12"),
-            **chance.choice([{}, {}, {"segment": {"region": chance.choice(["eu", "us", "mars"])}}, {"predicted": 1}]),
+            **chance.choice(
+                [{}, {}, {"segment": {"region": chance.choice(["eu", "us", "mars"])}}, {"predicted": 1}]
+            ),
         )
         sort = chance.random()
         if sort < 0.05:

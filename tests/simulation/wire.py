@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import io
 import re
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -13,6 +14,7 @@ from typing import Any
 import asyncpg
 
 from services.alerting.store import QUERIES as ALERTING
+from services.metrics.hot.memory import QUERIES as HOT
 from services.metrics.store import QUERIES as METRICS
 from services.retrain.store import QUERIES as RETRAIN
 from shared.database import _prepare, _session
@@ -22,7 +24,7 @@ from tests.simulation.virtual import VirtualLoop
 
 LOCK_SECONDS = 5.0
 """The services' ``lock_timeout``, here in virtual time."""
-NAMES = {text: name for queries in (KERNEL, METRICS, ALERTING, RETRAIN) for name, text in queries.items()}
+NAMES = {text: name for queries in (KERNEL, METRICS, HOT, ALERTING, RETRAIN) for name, text in queries.items()}
 WITHOUT_COMMENTS = re.compile(r"--.*")
 CONNECTION_LOST = "connection was closed in the middle of operation"
 
@@ -304,6 +306,26 @@ class Lent:
             f"COPY {table}",
             lambda: self.real.copy_records_to_table(table, records=rows, columns=columns),
             durable=not self.in_transaction,
+        )
+
+    async def copy_to_table(
+        self, table: str, *, source: AsyncIterator[bytes], columns: list[str], format: str
+    ) -> None:
+        data = b"".join([piece async for piece in source])
+        await self._effect(
+            "statement",
+            f"COPY {table}",
+            lambda: self.real.copy_to_table(table, source=io.BytesIO(data), columns=columns, format=format),
+            durable=not self.in_transaction,
+        )
+
+    async def copy_from_query(self, query: str, *, output: Callable[[bytes], Any], format: str) -> None:
+        self._refuse_when_cut()
+        await self._effect(
+            "statement",
+            f"COPY {NAMES.get(query, query)}",
+            lambda: self.real.copy_from_query(query, output=output, format=format),
+            durable=False,
         )
 
     async def _statement(self, query: str, arguments: tuple[Any, ...], run: Callable[..., Any]) -> Any:
