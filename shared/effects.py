@@ -51,11 +51,16 @@ class Effects:
         self._counts: dict[tuple[Counter, tuple[tuple[str, str], ...]], float] = defaultdict(float)
         self._afterwards: list[Callable[[], object]] = []
 
-    def emit(self, topic: Topic, event: Event, *, key: str | bytes | None) -> None:
-        """Publish an event once the transaction is durable, in the order of emission within a key."""
+    def emit(self, topic: Topic, event: Event, *, key: str | bytes | None) -> bytes:
+        """Publish an event once the transaction is durable, in the order of emission within a key.
+
+        Returns the bytes that are published.
+        """
         encoded = key.encode() if isinstance(key, str) else key
         headers = json.dumps(cloud_event_headers(self.service, event))
-        self._messages.append((topic.name, encoded, event.to_json(), headers))
+        value = event.to_json()
+        self._messages.append((topic.name, encoded, value, headers))
+        return value
 
     def refuse(self, record: Record, refusal: Refusal) -> None:
         """Send a record to the dead letters, byte for byte, with the reason."""
@@ -92,12 +97,13 @@ class Effects:
                 log.exception("a call after the commit failed")
 
     async def flush(self) -> int:
-        """Append the events to the outbox and wake the relay. Returns how many events there were."""
-        if self._messages:
-            columns = [list(column) for column in zip(*self._messages, strict=True)]
-            await self.connection.execute(QUERIES.append_to_outbox, *columns)
-            await self.connection.execute(QUERIES.notify, outbox_channel(self.service))
-        return len(self._messages)
+        """Append the events emitted since the last time to the outbox, and wake the relay. Returns how many."""
+        # Taken before the first wait: what is emitted meanwhile goes with the next.
+        messages, self._messages = self._messages, []
+        if messages:
+            columns = [list(column) for column in zip(*messages, strict=True)]
+            await self.connection.execute(QUERIES.append_to_outbox, outbox_channel(self.service), *columns)
+        return len(messages)
 
 
 Handler = Callable[[Sequence[Record], Effects], Awaitable[None]]

@@ -30,13 +30,14 @@ SELECT topic, partition, next_offset, log_end_offset, received_at FROM inbox ORD
 DELETE FROM inbox WHERE $1::text IS NULL OR topic = $1
 
 -- name: append_to_outbox
-INSERT INTO outbox (topic, key, value, headers)
-SELECT topic, key, value, headers::jsonb
-FROM unnest($1::text[], $2::bytea[], $3::bytea[], $4::text[])
-    WITH ORDINALITY AS message (topic, key, value, headers, place)
-ORDER BY place
-
--- name: notify
+-- And wake whoever listens on channel $1, once the transaction is durable.
+WITH appended AS (
+    INSERT INTO outbox (topic, key, value, headers)
+    SELECT topic, key, value, headers::jsonb
+    FROM unnest($2::text[], $3::bytea[], $4::bytea[], $5::text[])
+        WITH ORDINALITY AS message (topic, key, value, headers, place)
+    ORDER BY place
+)
 SELECT pg_notify($1, '')
 
 -- name: take_lease

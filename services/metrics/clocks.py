@@ -12,7 +12,7 @@ import asyncpg
 import structlog
 from aiokafka.errors import KafkaError
 
-from services.metrics.cutting import ChampionChangedError, Cut, adopt_champions, cut_snapshots
+from services.metrics.cutting import ChampionChangedError, Cut, cut_snapshots
 from services.metrics.domain.buckets import MICROSECONDS, bucket_seconds
 from services.metrics.domain.clock import (
     first_boundary,
@@ -28,6 +28,7 @@ from services.metrics.intake import CLOCK_TOPICS, microseconds
 from services.metrics.resuming import take_back
 from services.metrics.settings import MetricsSettings
 from services.metrics.store import QUERIES, begun_horizons
+from services.metrics.world import adopt_champions
 from shared.database import Connection
 from shared.errors import UsageError
 from shared.inbox import Place
@@ -155,17 +156,28 @@ async def cut_wall(context: Context) -> bool:
 
 
 async def _cut(context: Context, cut: Cut, next_boundary: int | None) -> bool:
-    """Cut a boundary unless another instance does; try again where one was at it or a champion just changed."""
+    """Cut a boundary unless another instance does; try again where one was at it or a champion has changed."""
     while True:
         try:
             return await _cut_once(context, cut, next_boundary)
-        except (asyncpg.SerializationError, ChampionChangedError) as reason:
+        except asyncpg.SerializationError as reason:
             log.debug("boundary looked at again", as_of=cut.as_of, reason=str(reason))
+        except ChampionChangedError:
+            await _adopt(context, cut)
+
+
+async def _adopt(context: Context, cut: Cut) -> None:
+    """Count the new labels of models whose champion has changed. A boundary at which none has needs no look."""
+    async with context.transaction() as effects:
+        await adopt_champions(
+            effects.connection,
+            cut.microseconds,
+            bucket_seconds=cut.bucket_seconds,
+            label_horizon=cut.horizons.label,
+        )
 
 
 async def _cut_once(context: Context, cut: Cut, next_boundary: int | None) -> bool:
-    async with context.transaction() as effects:
-        await adopt_champions(effects, cut)
     async with context.transaction("repeatable_read") as effects:
         row = await _read_clock(effects.connection, QUERIES.lock_clock)
         if row["last_as_of"] is not None and row["last_as_of"] >= cut.as_of:

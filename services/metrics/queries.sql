@@ -254,8 +254,9 @@ WHERE prediction.version_id IN (SELECT version_id FROM version WHERE model_id = 
 
 -- name: read_models_for_snapshot
 SELECT model.model_id, model.model, model.champion_version, model.new_labels_after, model.new_labels,
-       coalesce(latest.sequence, 0) AS last_sequence
+       coalesce(latest.sequence, 0) AS last_sequence, coalesce(counted.series, 0) AS series
 FROM model LEFT JOIN latest_figures AS latest USING (model)
+LEFT JOIN (SELECT model_id, count(*) AS series FROM series GROUP BY model_id) AS counted USING (model_id)
 ORDER BY model.model
 
 -- name: read_version_events
@@ -323,7 +324,7 @@ CROSS JOIN LATERAL (
 ) AS newest
 
 -- name: read_totals
--- One row a series and window: the sums of the window's tiles. The histograms are added up by the caller.
+-- Of models $5, one row a series and window: the sums of the window's tiles. The histograms are added up by the caller.
 -- Each tile is summed by itself, so that it is a range of the primary key however large the table has grown.
 SELECT series.model_id, series.version_id, series.segment, tile.time_window,
        sum(sums.predictions)::bigint AS predictions, sum(sums.labelled)::bigint AS labelled,
@@ -342,6 +343,7 @@ CROSS JOIN LATERAL (
     WHERE bucket.series_id = series.series_id AND bucket.width = tile.width
       AND bucket.start >= tile.since AND bucket.start < tile.until
 ) AS sums
+WHERE series.model_id = ANY($5::bigint[])
 GROUP BY series.model_id, series.version_id, series.segment, tile.time_window
 -- What came and went again leaves buckets of zeros; they must say no more than buckets that never were.
 HAVING sum(sums.predictions) > 0 OR sum(sums.evaluated) > 0

@@ -415,7 +415,7 @@ async def test_figures_saved_in_portions_are_the_same(
         await world.take(prediction(f"{model}2", 0, model=model), label(f"{model}2", 10, 0))
     whole = [one.known() for one in await world.cut(MINUTE)]
     all_figures = await world.figures()
-    monkeypatch.setattr(cutting, "FIGURES_IN_A_PORTION", 7)
+    monkeypatch.setattr(cutting, "SERIES_IN_A_PORTION", 2)
     later = [one.known() for one in await world.cut(2 * MINUTE)]
     assert [one["metrics"]["evaluated_predictions"] for one in later] == [1, 1, 1]
     for one, two in zip(whole, later, strict=True):

@@ -76,11 +76,12 @@ async def test_a_champion_named_between_counting_and_cutting_is_counted_for(
     world: MetricsWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await world.take(prediction("p", 0), label("p", 10), label("q", 20))
-    adopt = cutting.adopt_champions
-    named = iter([version("1", 0, trained_through=at(15)), version("2", 5, trained_through=at(5))])
+    await world.take(version("1", 0, trained_through=at(15)))
+    adopt = clocks.adopt_champions
+    named = iter([version("2", 5, trained_through=at(5))])
 
-    async def overtaken(effects: Any, cut: Any) -> None:
-        await adopt(effects, cut)
+    async def overtaken(*given: Any, **more: Any) -> None:
+        await adopt(*given, **more)
         for fact in named:
             await world.take(fact)
             return
@@ -90,6 +91,7 @@ async def test_a_champion_named_between_counting_and_cutting_is_counted_for(
     assert snapshot.champion is not None
     assert (snapshot.champion.version, snapshot.metrics.new_labels) == ("2", 1)
     assert snapshot.sequence == 1
+    assert next(named, None) is None
 
 
 BETWEEN = ["read_world", "_read_facts", "_read_totals", "_read_offsets"]
