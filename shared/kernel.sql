@@ -54,11 +54,13 @@ UPDATE outbox_lease SET expires_at = '-infinity' WHERE holder = $1
 
 -- name: read_unsent
 -- The oldest $1, as far as the bytes before each stay below $2: one is always read, however large it is.
+-- Nothing for a relay whose lease ($3 the holder, $4 the epoch) has become another's.
 SELECT id, topic, key, value, headers
 FROM (
     SELECT id, topic, key, value, headers,
         sum(octet_length(value)) OVER (ORDER BY id ROWS UNBOUNDED PRECEDING) - octet_length(value) AS bytes_before
     FROM outbox
+    WHERE EXISTS (SELECT FROM outbox_lease WHERE holder = $3 AND epoch = $4)
     ORDER BY id
     LIMIT $1
 ) AS oldest

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 
@@ -18,7 +18,7 @@ from services.metrics.domain.clock import (
     first_boundary,
     holder,
     missed_boundaries,
-    wall_boundary,
+    newest_boundary,
     why_not_this_clock,
 )
 from services.metrics.domain.horizons import Horizons, why_not_these
@@ -43,6 +43,7 @@ BROKER_SECONDS = 2.0
 """How long a boundary of the wall clock waits for the broker's word on what is unread."""
 OPERATORS_SECONDS = 10.0
 """After which the event clock says that the broker does not answer, and asks again."""
+_sleep = asyncio.sleep
 log = structlog.get_logger()
 
 
@@ -108,13 +109,28 @@ async def run_clock(context: Context) -> None:
         await _run_event(context)
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the broker said of a boundary before it came. ``overdue`` as in :class:`Cut`."""
+
+    as_of: int
+    overdue: Mapping[Place, int] | None
+
+
 async def _run_wall(context: Context) -> None:
     interval = interval_of(context.settings)
     while True:
-        now = microseconds(context.clock.now())
-        next_boundary = (now // MICROSECONDS // interval + 1) * interval
-        await asyncio.sleep(next_boundary - now / MICROSECONDS)
-        await until_done("snapshot", partial(cut_wall, context))
+        boundary = (microseconds(context.clock.now()) // MICROSECONDS // interval + 1) * interval
+        # What counts is what came an interval before the boundary, so the answer is known before it comes.
+        await _sleep_until(context, boundary - min(BROKER_SECONDS, interval / 2))
+        overdue = await until_done("what is unread", partial(_overdue, context, boundary))
+        await _sleep_until(context, boundary)
+        await until_done("snapshot", partial(cut_wall, context, Asked(boundary, overdue)))
+
+
+async def _sleep_until(context: Context, moment: float) -> None:
+    """``moment`` in seconds since 1970."""
+    await _sleep(max(0.0, moment - microseconds(context.clock.now()) / MICROSECONDS))
 
 
 async def _overdue(context: Context, as_of: int) -> Mapping[Place, int] | None:
@@ -136,21 +152,22 @@ async def _overdue(context: Context, as_of: int) -> Mapping[Place, int] | None:
         return None
 
 
-async def cut_wall(context: Context) -> bool:
-    """Cut the newest boundary that has passed, unless another instance has. Returns whether this one did."""
+async def cut_wall(context: Context, asked: Asked | None = None) -> bool:
+    """Cut the newest boundary that has passed, unless another instance has. Returns whether this one did.
+
+    The broker is asked now where ``asked`` is of another boundary: one was let pass.
+    """
     interval = interval_of(context.settings)
-    async with context.pool.acquire() as connection:
-        row = await _read_clock(connection)
-    as_of = wall_boundary(microseconds(context.clock.now()), interval, row["last_as_of"])
-    if as_of is None:
-        return False
+    as_of = newest_boundary(microseconds(context.clock.now()), interval)
+    if asked is None or asked.as_of != as_of:
+        asked = Asked(as_of, await _overdue(context, as_of))
     cut = Cut(
         as_of=as_of,
         clock="wall",
         interval_seconds=interval,
         bucket_seconds=bucket_seconds(interval),
         horizons=horizons_of(context.settings),
-        overdue=await _overdue(context, as_of),
+        overdue=asked.overdue,
     )
     return await _cut(context, cut, next_boundary=None)
 
@@ -185,8 +202,7 @@ async def _cut_once(context: Context, cut: Cut, next_boundary: int | None) -> bo
         # Another instance may have cut a boundary since this one was found due: under the lock nobody does.
         missed = missed_boundaries(cut.as_of, cut.interval_seconds, row["last_as_of"])
         count = await cut_snapshots(effects, replace(cut, missed=missed))
-        await effects.connection.execute(QUERIES.move_clock, cut.as_of, next_boundary)
-        await effects.connection.execute("SELECT pg_notify($1, '')", CLOCK_CHANNEL)
+        await effects.connection.execute(QUERIES.move_clock, CLOCK_CHANNEL, cut.as_of, next_boundary)
     SNAPSHOTS_TOTAL.inc(count)
     LAST_AS_OF_SECONDS.set(cut.as_of)
     return True

@@ -185,20 +185,9 @@ def _portions(facts: Sequence[ModelFacts]) -> Iterator[list[ModelFacts]]:
 
 
 async def _read_facts(connection: Connection, world: World, cut: Cut) -> list[ModelFacts]:
-    late = {
-        row["model_id"]: int(row["entities"])
-        for row in await connection.fetch(QUERIES.read_late_labels, cut.as_of)
-    }
-    newest = {
-        row["model_id"]: row["moment"] for row in await connection.fetch(QUERIES.read_newest_data, cut.as_of)
-    }
-    runs = {
-        row["model"]: row["completed_at"]
-        for row in await connection.fetch(QUERIES.read_newest_runs, cut.microseconds)
-    }
     facts = []
     breath = Breath()
-    for row in await connection.fetch(QUERIES.read_models_for_snapshot):
+    for row in await connection.fetch(QUERIES.read_models_for_snapshot, cut.as_of):
         await breath.after()
         model_id, model = row["model_id"], row["model"]
         if not world.is_known(model, model_id, cut.microseconds):
@@ -208,17 +197,16 @@ async def _read_facts(connection: Connection, world: World, cut: Cut) -> list[Mo
         found = world.champion_of(model, cut.microseconds)
         if counted_for(found) != (row["champion_version"], row["new_labels_after"]):
             raise ChampionChangedError
-        run_times = [runs[name] for name in ("", model) if name in runs]
         facts.append(
             ModelFacts(
                 model_id=model_id,
                 model=model,
                 last_sequence=row["last_sequence"],
-                new_labels=max(0, row["new_labels"] - late.get(model_id, 0)),
+                new_labels=row["new_labels"],
                 series=row["series"],
                 champion=found,
-                newest_data_at=newest.get(model_id),
-                newest_run_at=max(run_times, default=None),
+                newest_data_at=row["newest_data_at"],
+                newest_run_at=row["newest_run_at"],
             )
         )
     return facts
@@ -393,14 +381,15 @@ async def _save_and_read(
 
 
 async def _save(connection: Connection, made: Sequence[Made]) -> None:
-    columns = (
+    await connection.execute(
+        QUERIES.save_snapshots,
         [one.snapshot.model for one in made],
         [one.snapshot.sequence for one in made],
         [one.snapshot.snapshot_id for one in made],
         [one.snapshot.as_of for one in made],
+        [one.document.decode() for one in made],
+        [one.figures for one in made],
     )
-    await connection.execute(QUERIES.save_snapshots, *columns, [one.document.decode() for one in made])
-    await connection.execute(QUERIES.save_latest_figures, *columns, [one.figures for one in made])
 
 
 def _figure_rows(found: Mapping[FigureKey, Figures]) -> str:

@@ -114,7 +114,7 @@ async def adopt_champions(connection: Connection, as_of: int, *, bucket_seconds:
     """
     world = await read_world(connection)
     changed = {}
-    for row in await connection.fetch(QUERIES.read_models_for_snapshot):
+    for row in await connection.fetch(QUERIES.read_counted_champions):
         wanted = counted_for(world.champion_of(row["model"], as_of))
         if wanted != (row["champion_version"], row["new_labels_after"]):
             changed[row["model_id"]] = wanted
