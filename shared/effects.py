@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -48,6 +48,8 @@ class Effects:
         self.held: dict[Place, Held] = {}
         self.refused: list[tuple[Record, Refusal]] = []
         self._messages: list[tuple[str, bytes | None, bytes, str]] = []
+        # Found out once: a transaction is of one trace.
+        self._trace: dict[str, str] | None = None
         self._counts: dict[tuple[Counter, tuple[tuple[str, str], ...]], float] = defaultdict(float)
         self._afterwards: list[Callable[[], object]] = []
 
@@ -57,7 +59,9 @@ class Effects:
         Returns the bytes that are published.
         """
         encoded = key.encode() if isinstance(key, str) else key
-        headers = json.dumps(cloud_event_headers(self.service, event))
+        if self._trace is None:
+            self._trace = current_trace()
+        headers = json.dumps(cloud_event_headers(self.service, event, self._trace))
         value = event.to_json()
         self._messages.append((topic.name, encoded, value, headers))
         return value
@@ -118,8 +122,11 @@ def outbox_channel(service: str) -> str:
     return f"trueward_{service}_outbox"
 
 
-def cloud_event_headers(service: str, event: Event) -> Headers:
-    """CloudEvents 1.0 attributes for Kafka's binary mode, and W3C traceparent while a trace is open."""
+def cloud_event_headers(service: str, event: Event, trace: Mapping[str, str] | None = None) -> Headers:
+    """CloudEvents 1.0 attributes for Kafka's binary mode, and W3C traceparent while a trace is open.
+
+    ``trace`` is what :func:`current_trace` says, found out now where it is not given.
+    """
     headers = {
         "ce_specversion": "1.0",
         "ce_id": event.event_id(),
@@ -128,6 +135,13 @@ def cloud_event_headers(service: str, event: Event) -> Headers:
         "ce_subject": event.subject(),
         "ce_time": event.event_time().isoformat().replace("+00:00", "Z"),
         "content-type": "application/json",
+        **(current_trace() if trace is None else trace),
     }
-    propagate.inject(headers)
     return list(headers.items())
+
+
+def current_trace() -> dict[str, str]:
+    """The headers that name the open trace; none where none is open."""
+    headers: dict[str, str] = {}
+    propagate.inject(headers)
+    return headers

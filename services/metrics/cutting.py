@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections import defaultdict
-from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -393,15 +392,15 @@ async def _save(connection: Connection, made: Sequence[Made]) -> None:
 
 
 def _figure_rows(found: Mapping[FigureKey, Figures]) -> str:
-    """JSON of all figures. Several keys may have one set of figures, which is told in words once."""
-    told = {id(figures): to_json(figures, inf_nan_mode="constants").decode() for figures in _distinct(found)}
-    rows = (
-        f'{{"version":{json.dumps(version)},"segment":{json.dumps(segment)},"window":"{window}",'
-        f'"metrics":{told[id(figures)]}}}'
-        for (version, segment, window), figures in found.items()
-    )
+    """JSON of all figures: what is the same in several places is told once, and what is unknown is left out."""
+    texts: dict[int, str] = {}
+    places: dict[str, list[str]] = defaultdict(list)
+    for version, segment, window in sorted(found):
+        figures = found[version, segment, window]
+        if id(figures) not in texts:
+            known = {name: value for name, value in figures.items() if value is not None}
+            texts[id(figures)] = to_json(known, inf_nan_mode="constants").decode()
+        place = {"version": version, "segment": segment, "window": window}
+        places[texts[id(figures)]].append(to_json(place).decode())
+    rows = (f'{{"metrics":{told},"places":[{",".join(of)}]}}' for told, of in places.items())
     return f"[{','.join(rows)}]"
-
-
-def _distinct(found: Mapping[FigureKey, Figures]) -> Iterable[Figures]:
-    return {id(figures): figures for figures in found.values()}.values()
