@@ -26,6 +26,7 @@ from faststream.kafka.subscriber.usecase import BatchSubscriber
 from prometheus_client import REGISTRY
 
 from shared.errors import TruewardError
+from shared.fetching import fetch_without_pauses
 from shared.header_names import forgive_header_names
 from shared.outbox import SEND_SECONDS, Message, Send
 from shared.records import Record
@@ -247,6 +248,7 @@ def subscribe(
         parser=_parse_raw,
         decoder=_leave_raw,
     )
+    fetch_without_pauses(subscriber)
 
     @subscriber
     async def take(records: tuple[ConsumerRecord[bytes, bytes], ...]) -> None:
