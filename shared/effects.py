@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from types import MappingProxyType
 
 import structlog
 from opentelemetry import propagate
@@ -53,16 +54,23 @@ class Effects:
         self._counts: dict[tuple[Counter, tuple[tuple[str, str], ...]], float] = defaultdict(float)
         self._afterwards: list[Callable[[], object]] = []
 
-    def emit(self, topic: Topic, event: Event, *, key: str | bytes | None) -> bytes:
+    def emit(
+        self,
+        topic: Topic,
+        event: Event,
+        *,
+        key: str | bytes | None,
+        told: Mapping[str, bytes] = MappingProxyType({}),
+    ) -> bytes:
         """Publish an event once the transaction is durable, in the order of emission within a key.
 
-        Returns the bytes that are published.
+        ``told``: the canonical JSON of fields, where it is known. Returns the bytes that are published.
         """
         encoded = key.encode() if isinstance(key, str) else key
         if self._trace is None:
             self._trace = current_trace()
         headers = json.dumps(cloud_event_headers(self.service, event, self._trace))
-        value = event.to_json()
+        value = event.to_json(told)
         self._messages.append((topic.name, encoded, value, headers))
         return value
 

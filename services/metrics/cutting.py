@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from itertools import pairwise
 from typing import Any, TypeVar
 
@@ -23,7 +24,8 @@ from services.metrics.domain.kinds import Kind
 from services.metrics.domain.reporting import FigureKey, Figures, each_set_of_figures
 from services.metrics.intake import CLOCK_TOPICS
 from services.metrics.store import QUERIES
-from services.metrics.world import World, counted_for, read_world
+from services.metrics.world import PolicyInForce, World, counted_for, read_world
+from shared.contracts.base import canonical_json
 from shared.contracts.snapshots import (
     Champion,
     Metrics,
@@ -90,7 +92,7 @@ class ModelFacts:
     newest_run_at: int | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Common:
     """What the snapshots of a boundary have in common."""
 
@@ -98,6 +100,11 @@ class Common:
     world: World
     offsets: dict[str, dict[str, int]]
     catching_up: bool
+
+    @cached_property
+    def offsets_told(self) -> bytes:
+        """The offsets as canonical JSON."""
+        return canonical_json(self.offsets)
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,8 +252,10 @@ async def _compute(effects: Effects, common: Common, portion: Sequence[ModelFact
     breath = Breath()
     for fact in portion:
         found = await _figures_of(fact, sums, common, breath)
-        snapshot = _snapshot(fact, found, common)
-        document = effects.emit(SNAPSHOTS, snapshot, key=fact.model)
+        policy = common.world.policy_of(fact.model, common.cut.microseconds)
+        snapshot = _snapshot(fact, found, common, policy)
+        told = {"policy": policy.document, "offsets": common.offsets_told}
+        document = effects.emit(SNAPSHOTS, snapshot, key=fact.model, told=told)
         made.append(Made(snapshot, document, _figure_rows(found)))
         # A snapshot takes about as long as ten sets of figures.
         await breath.after(10)
@@ -331,10 +340,11 @@ def _freshness(newest: int | None, cut: Cut) -> float | None:
     return None if newest is None else (cut.microseconds - newest) / MICROSECONDS
 
 
-def _snapshot(fact: ModelFacts, found: Mapping[FigureKey, Figures], common: Common) -> Snapshot:
+def _snapshot(
+    fact: ModelFacts, found: Mapping[FigureKey, Figures], common: Common, in_force: PolicyInForce
+) -> Snapshot:
     cut = common.cut
-    policy, policy_sha256 = common.world.policy_of(fact.model, cut.microseconds)
-    window = policy.window
+    window = in_force.policy.window
     judged = "" if fact.champion is None else fact.champion.version
     versions = {
         version: VersionMetrics(
@@ -361,8 +371,8 @@ def _snapshot(fact: ModelFacts, found: Mapping[FigureKey, Figures], common: Comm
         catching_up=common.catching_up,
         window=window,
         champion=fact.champion,
-        policy=policy,
-        policy_sha256=policy_sha256,
+        policy=in_force.policy,
+        policy_sha256=in_force.sha256,
         metrics=Metrics.model_validate(found[judged, "", window]),
         versions=versions,
         offsets=common.offsets,

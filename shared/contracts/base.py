@@ -6,8 +6,9 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import (
@@ -125,9 +126,26 @@ class Contract(BaseModel):
         """The fields that the contract knows, as JSON-ready values; at any depth the unknown are left out."""
         return self.model_dump(mode="json", exclude=_unknown(self))
 
-    def to_json(self) -> bytes:
-        """The known fields as canonical JSON: sorted keys, no spaces, UTF-8."""
-        return canonical_json(self.known())
+    def to_json(self, told: Mapping[str, bytes] = MappingProxyType({})) -> bytes:
+        """The known fields as canonical JSON: sorted keys, no spaces, UTF-8.
+
+        ``told``: fields whose canonical JSON is known already, as many events have them alike.
+        """
+        if not told:
+            return canonical_json(self.known())
+        others = self.model_dump(mode="json", exclude=_unknown(self) | dict.fromkeys(told, True))
+        parts: list[bytes] = []
+        run: dict[str, Any] = {}
+        for name in [*sorted(others.keys() | told.keys()), None]:
+            if name is not None and name not in told:
+                run[name] = others[name]
+                continue
+            if run:
+                parts.append(canonical_json(run)[1:-1])
+                run = {}
+            if name is not None:
+                parts.append(canonical_json(name) + b":" + told[name])
+        return b"{" + b",".join(parts) + b"}"
 
 
 class Event(Contract):
