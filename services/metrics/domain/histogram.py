@@ -76,13 +76,21 @@ def decode(stored: bytes) -> dict[int, int]:
 
 
 def total(stored: Iterable[bytes]) -> Vector:
-    """The sum of stored vectors, exact: many are summed in halves of 32 bits, joined in Python integers."""
+    """The sum of stored vectors, exact."""
     joined = b"".join(stored)
-    if len(joined) <= FEW_PAIRS * _ONE_PAIR.size:
-        vector = [0] * VECTOR_LENGTH
-        for place, count in _ONE_PAIR.iter_unpack(joined):
-            vector[place] += count
-        return vector
+    return total_of_few(joined) if len(joined) <= FEW_PAIRS * _ONE_PAIR.size else total_of_many(joined)
+
+
+def total_of_few(joined: bytes) -> Vector:
+    """The sum of stored vectors that are strung together, pair by pair."""
+    vector = [0] * VECTOR_LENGTH
+    for place, count in _ONE_PAIR.iter_unpack(joined):
+        vector[place] += count
+    return vector
+
+
+def total_of_many(joined: bytes) -> Vector:
+    """The same by numpy: halves of 32 bits are summed apart, then joined in Python integers."""
     pairs = np.frombuffer(joined, dtype=_PAIR)
     high = np.zeros(VECTOR_LENGTH, dtype=np.int64)
     low = np.zeros(VECTOR_LENGTH, dtype=np.int64)
