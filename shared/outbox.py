@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -42,11 +43,6 @@ class Message:
     headers: tuple[tuple[str, bytes], ...]
 
 
-def _now() -> float:
-    """Seconds of the loop's clock: monotonic, and virtual where the loop's time is."""
-    return asyncio.get_running_loop().time()
-
-
 Send = Callable[[Message], Awaitable[None]]
 """Publishes one message and returns once the broker has acknowledged it; raises when it has not."""
 
@@ -75,14 +71,14 @@ async def send_in_order(
 ) -> tuple[list[int], Exception | None]:
     """Send wave after wave; a key whose message failed is left out of the later waves.
 
-    No wave begins after ``until``, in seconds of the loop's clock. Returns the ids that the broker
+    No wave begins after ``until``, in seconds of the monotonic clock. Returns the ids that the broker
     acknowledged, and one of the failures.
     """
     sent: list[int] = []
     failed: set[tuple[str, bytes | None]] = set()
     failure: Exception | None = None
     for wave in waves(messages):
-        if _now() > until:
+        if time.monotonic() > until:
             break
         ready = [message for message in wave if (message.topic, message.key) not in failed]
         outcomes = await asyncio.gather(*map(send, ready), return_exceptions=True)
@@ -101,7 +97,7 @@ async def send_in_order(
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """A lease as its holder knows it; ``taken_at`` in seconds of the loop's clock."""
+    """A lease as its holder knows it; ``taken_at`` in seconds of the monotonic clock."""
 
     epoch: int
     taken_at: float
@@ -155,11 +151,13 @@ class Relay:
 
     def _is_fresh(self) -> bool:
         """Whether enough is left of the lease for a pass: its renewal is a write, and events wait for it."""
-        return self._lease is not None and (_now() - self._lease.taken_at < (LEASE_SECONDS - SEND_SECONDS) / 2)
+        return self._lease is not None and (
+            time.monotonic() - self._lease.taken_at < (LEASE_SECONDS - SEND_SECONDS) / 2
+        )
 
     async def _take_lease(self) -> bool:
         # It runs from when PostgreSQL grants it, which is later.
-        taken_at = _now()
+        taken_at = time.monotonic()
         epoch = await self._pool.fetchval(QUERIES.take_lease, self._holder, LEASE_SECONDS)
         RELAY_LEADER.set(0 if epoch is None else 1)
         self._lease = None if epoch is None else Lease(epoch, taken_at)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import asyncpg
@@ -45,7 +46,7 @@ class World:
 async def world(database_dsn: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
     pool = await connect_pool(database_dsn, role=SERVICE, application_name="test", max_size=2)
     found = World(pool, None)
-    monkeypatch.setattr(outbox, "_now", lambda: found.seconds)
+    monkeypatch.setattr(outbox, "time", SimpleNamespace(monotonic=lambda: found.seconds))
     yield found
     await pool.close()
 
