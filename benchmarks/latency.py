@@ -15,7 +15,7 @@ from datetime import datetime
 from itertools import pairwise
 from statistics import quantiles
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
@@ -25,7 +25,7 @@ from benchmarks.parts import Parts
 from benchmarks.results import Measured
 from benchmarks.session import Session
 from deploy.local.processes import ManagedProcess, ProcessSpec
-from shared.broker import create_missing_topics, make_producer
+from shared.broker import FETCH_WAIT_MS, create_missing_topics, make_producer
 from shared.settings import Settings
 from shared.topics import ALERTS, LABELS, POLICIES, PREDICTIONS, SNAPSHOTS
 
@@ -55,6 +55,9 @@ async def measure(session: Session) -> dict[str, Measured]:
             alerts, crossings = [], []
             for number in range(session.scale.labels_timed):
                 alerts.append(await clients.alert(outcome=number % 2))
+                # A fetch that finds nothing lasts so long, and leaves out the partition that was just read: a
+                # crossing sooner than that after the last would be no idle one.
+                await asyncio.sleep(FETCH_WAIT_MS / 1000)
                 crossings.append(await hops.seconds())
     run = {
         **_percentiles("alert", [alert.heard for alert in alerts]),
@@ -93,14 +96,35 @@ async def _system(parts: Parts, settings: Settings) -> AsyncIterator[None]:
             await asyncio.to_thread(process.stop)
 
 
+class Ear:
+    """Reads a topic all the time, as whoever waits for alerts does; tells each record with when it was heard.
+
+    A consumer that is read now and then would hear late: what it has fetched and nobody took keeps that partition
+    out of its next fetch.
+    """
+
+    def __init__(self, consumer: AIOKafkaConsumer) -> None:
+        self._consumer = consumer
+        self._heard: asyncio.Queue[tuple[ConsumerRecord[bytes, bytes], float]] = asyncio.Queue()
+
+    async def listen(self) -> None:
+        """Until cancelled."""
+        async for record in self._consumer:
+            self._heard.put_nowait((record, time.time()))
+
+    async def next(self) -> tuple[ConsumerRecord[bytes, bytes], float]:
+        """The next record, and when it was heard, in seconds since 1970."""
+        return await self._heard.get()
+
+
 @dataclass
 class Clients:
     """Who publishes labels, and who listens for alerts."""
 
     settings: Settings
     producer: AIOKafkaProducer
-    alerts: AIOKafkaConsumer
-    snapshots: AIOKafkaConsumer
+    alerts: Ear
+    snapshots: Ear
     phase: random.Random
 
     async def begin(self) -> None:
@@ -120,15 +144,14 @@ class Clients:
         awaited = "resolved" if outcome else "opened"
         async with asyncio.timeout(PATIENCE_SECONDS):
             while True:
-                record = await self.alerts.getone()
-                heard = time.time()
+                record, heard = await self.alerts.next()
                 change = json.loads(record.value)
                 if change["transition"] == awaited:
                     break
             boundary = datetime.fromisoformat(change["as_of"]).timestamp()
-            snapshot = await self.snapshots.getone()
+            snapshot, _ = await self.snapshots.next()
             while json.loads(snapshot.value)["snapshot_id"] != change["snapshot_id"]:
-                snapshot = await self.snapshots.getone()
+                snapshot, _ = await self.snapshots.next()
         return Alert(snapshot.timestamp / 1000 - boundary, record.timestamp / 1000 - boundary, heard - boundary)
 
     async def _label(self, *, outcome: int) -> None:
@@ -142,15 +165,18 @@ class Clients:
 @asynccontextmanager
 async def _clients(settings: Settings) -> AsyncIterator[Clients]:
     producer = make_producer(settings, "bench")
-    alerts, snapshots = (
-        make_consumer(settings, settings.topic_prefix + topic.name) for topic in (ALERTS, SNAPSHOTS)
-    )
+    consumers = [make_consumer(settings, settings.topic_prefix + topic.name) for topic in (ALERTS, SNAPSHOTS)]
+    alerts, snapshots = (Ear(consumer) for consumer in consumers)
+    listening: list[asyncio.Task[None]] = []
     try:
-        for client in (producer, alerts, snapshots):
+        for client in (producer, *consumers):
             await client.start()
+        listening = [asyncio.create_task(ear.listen()) for ear in (alerts, snapshots)]
         yield Clients(settings, producer, alerts, snapshots, random.Random(1))
     finally:
-        for client in (snapshots, alerts, producer):
+        for task in listening:
+            task.cancel()
+        for client in (*consumers, producer):
             await client.stop()
 
 

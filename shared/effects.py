@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from types import MappingProxyType
 
 import structlog
 from opentelemetry import propagate
@@ -47,14 +48,30 @@ class Effects:
         self.held: dict[Place, Held] = {}
         self.refused: list[tuple[Record, Refusal]] = []
         self._messages: list[tuple[str, bytes | None, bytes, str]] = []
+        # Found out once: a transaction is of one trace.
+        self._trace: dict[str, str] | None = None
         self._counts: dict[tuple[Counter, tuple[tuple[str, str], ...]], float] = defaultdict(float)
         self._afterwards: list[Callable[[], object]] = []
 
-    def emit(self, topic: Topic, event: Event, *, key: str | bytes | None) -> None:
-        """Publish an event once the transaction is durable, in the order of emission within a key."""
+    def emit(
+        self,
+        topic: Topic,
+        event: Event,
+        *,
+        key: str | bytes | None,
+        told: Mapping[str, bytes] = MappingProxyType({}),
+    ) -> bytes:
+        """Publish an event once the transaction is durable, in the order of emission within a key.
+
+        ``told``: the canonical JSON of fields, where it is known. Returns the bytes that are published.
+        """
         encoded = key.encode() if isinstance(key, str) else key
-        headers = json.dumps(cloud_event_headers(self.service, event))
-        self._messages.append((topic.name, encoded, event.to_json(), headers))
+        if self._trace is None:
+            self._trace = current_trace()
+        headers = json.dumps(cloud_event_headers(self.service, event, self._trace))
+        value = event.to_json(told)
+        self._messages.append((topic.name, encoded, value, headers))
+        return value
 
     def refuse(self, record: Record, refusal: Refusal) -> None:
         """Send a record to the dead letters, byte for byte, with the reason."""
@@ -91,12 +108,13 @@ class Effects:
                 log.exception("a call after the commit failed")
 
     async def flush(self) -> int:
-        """Append the events to the outbox and wake the relay. Returns how many events there were."""
-        if self._messages:
-            columns = [list(column) for column in zip(*self._messages, strict=True)]
-            await self.connection.execute(QUERIES.append_to_outbox, *columns)
-            await self.connection.execute(QUERIES.notify, outbox_channel(self.service))
-        return len(self._messages)
+        """Append the events emitted since the last time to the outbox, and wake the relay. Returns how many."""
+        # Taken before the first wait: what is emitted meanwhile goes with the next.
+        messages, self._messages = self._messages, []
+        if messages:
+            columns = [list(column) for column in zip(*messages, strict=True)]
+            await self.connection.execute(QUERIES.append_to_outbox, outbox_channel(self.service), *columns)
+        return len(messages)
 
 
 Handler = Callable[[Sequence[Record], Effects], Awaitable[None]]
@@ -115,8 +133,11 @@ def outbox_channel(service: str) -> str:
     return f"trueward_{service}_outbox"
 
 
-def cloud_event_headers(service: str, event: Event) -> Headers:
-    """CloudEvents 1.0 attributes for Kafka's binary mode, and W3C traceparent while a trace is open."""
+def cloud_event_headers(service: str, event: Event, trace: Mapping[str, str] | None = None) -> Headers:
+    """CloudEvents 1.0 attributes for Kafka's binary mode, and W3C traceparent while a trace is open.
+
+    ``trace`` is what :func:`current_trace` says, found out now where it is not given.
+    """
     headers = {
         "ce_specversion": "1.0",
         "ce_id": event.event_id(),
@@ -125,6 +146,13 @@ def cloud_event_headers(service: str, event: Event) -> Headers:
         "ce_subject": event.subject(),
         "ce_time": event.event_time().isoformat().replace("+00:00", "Z"),
         "content-type": "application/json",
+        **(current_trace() if trace is None else trace),
     }
-    propagate.inject(headers)
     return list(headers.items())
+
+
+def current_trace() -> dict[str, str]:
+    """The headers that name the open trace; none where none is open."""
+    headers: dict[str, str] = {}
+    propagate.inject(headers)
+    return headers

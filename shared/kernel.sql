@@ -30,13 +30,14 @@ SELECT topic, partition, next_offset, log_end_offset, received_at FROM inbox ORD
 DELETE FROM inbox WHERE $1::text IS NULL OR topic = $1
 
 -- name: append_to_outbox
-INSERT INTO outbox (topic, key, value, headers)
-SELECT topic, key, value, headers::jsonb
-FROM unnest($1::text[], $2::bytea[], $3::bytea[], $4::text[])
-    WITH ORDINALITY AS message (topic, key, value, headers, place)
-ORDER BY place
-
--- name: notify
+-- And wake whoever listens on channel $1, once the transaction is durable.
+WITH appended AS (
+    INSERT INTO outbox (topic, key, value, headers)
+    SELECT topic, key, value, headers::jsonb
+    FROM unnest($2::text[], $3::bytea[], $4::bytea[], $5::text[])
+        WITH ORDINALITY AS message (topic, key, value, headers, place)
+    ORDER BY place
+)
 SELECT pg_notify($1, '')
 
 -- name: take_lease
@@ -53,11 +54,13 @@ UPDATE outbox_lease SET expires_at = '-infinity' WHERE holder = $1
 
 -- name: read_unsent
 -- The oldest $1, as far as the bytes before each stay below $2: one is always read, however large it is.
+-- Nothing for a relay whose lease ($3 the holder, $4 the epoch) has become another's.
 SELECT id, topic, key, value, headers
 FROM (
     SELECT id, topic, key, value, headers,
         sum(octet_length(value)) OVER (ORDER BY id ROWS UNBOUNDED PRECEDING) - octet_length(value) AS bytes_before
     FROM outbox
+    WHERE EXISTS (SELECT FROM outbox_lease WHERE holder = $3 AND epoch = $4)
     ORDER BY id
     LIMIT $1
 ) AS oldest

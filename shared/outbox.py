@@ -95,6 +95,14 @@ async def send_in_order(
     return sent, failure
 
 
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A lease as its holder knows it; ``taken_at`` in seconds of the monotonic clock."""
+
+    epoch: int
+    taken_at: float
+
+
 class Relay:
     """Publishes one service's outbox for as long as this instance, named ``holder``, has the lease.
 
@@ -106,6 +114,7 @@ class Relay:
         self._send = send
         self._wake = wake
         self._holder = holder
+        self._lease: Lease | None = None
 
     async def run(self) -> None:
         """Relay until cancelled, then give the lease back. Raises on a fault: the caller retries."""
@@ -125,19 +134,43 @@ class Relay:
 
     async def relay_once(self) -> bool:
         """Publish one portion. Returns whether more may be waiting."""
-        until = time.monotonic() + LEASE_SECONDS - SEND_SECONDS
-        epoch = await self._pool.fetchval(QUERIES.take_lease, self._holder, LEASE_SECONDS)
-        RELAY_LEADER.set(0 if epoch is None else 1)
-        if epoch is None:
+        rows = await self._unsent() if self._is_fresh() else []
+        # Nothing is there, or another holds the lease: taking it again tells which, and keeps it fresh.
+        if not rows and await self._take_lease():
+            rows = await self._unsent()
+        if not rows or self._lease is None:
             return False
-        rows = await self._pool.fetch(QUERIES.read_unsent, PASS_MESSAGES, PASS_BYTES)
+        until = self._lease.taken_at + LEASE_SECONDS - SEND_SECONDS
         sent, failure = await send_in_order(map(_message, rows), self._send, until=until)
         if sent:
-            await self._pool.execute(QUERIES.remove_sent, sent, self._holder, epoch)
+            await self._pool.execute(QUERIES.remove_sent, sent, self._holder, self._lease.epoch)
         if failure is not None:
             raise failure
         full = len(rows) == PASS_MESSAGES or sum(len(row["value"]) for row in rows) >= PASS_BYTES
         return full or len(sent) < len(rows)
+
+    def _is_fresh(self) -> bool:
+        """Whether enough is left of the lease for a pass: its renewal is a write, and events wait for it."""
+        return self._lease is not None and (
+            time.monotonic() - self._lease.taken_at < (LEASE_SECONDS - SEND_SECONDS) / 2
+        )
+
+    async def _take_lease(self) -> bool:
+        # It runs from when PostgreSQL grants it, which is later.
+        taken_at = time.monotonic()
+        epoch = await self._pool.fetchval(QUERIES.take_lease, self._holder, LEASE_SECONDS)
+        RELAY_LEADER.set(0 if epoch is None else 1)
+        self._lease = None if epoch is None else Lease(epoch, taken_at)
+        return self._lease is not None
+
+    async def _unsent(self) -> list[asyncpg.Record]:
+        """The oldest portion; none where the lease is another's by now."""
+        if self._lease is None:
+            return []
+        found: list[asyncpg.Record] = await self._pool.fetch(
+            QUERIES.read_unsent, PASS_MESSAGES, PASS_BYTES, self._holder, self._lease.epoch
+        )
+        return found
 
     async def _release(self) -> None:
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import socket
@@ -404,6 +405,9 @@ def run(definition: ServiceDefinition, settings: Settings) -> None:
     logs.configure(definition.name, log_format=settings.log_format, level=settings.log_level)
     if settings.tracing:
         tracing.begin(definition.name)
+    # What was imported stays: a look for garbage that goes through all of it would hold everything up for long.
+    gc.collect()
+    gc.freeze()
     health = Health()
     listening = bind(settings.http_host, settings.http_port)
     worker = Worker(definition, settings, health)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 
@@ -12,13 +12,13 @@ import asyncpg
 import structlog
 from aiokafka.errors import KafkaError
 
-from services.metrics.cutting import ChampionChangedError, Cut, adopt_champions, cut_snapshots
+from services.metrics.cutting import ChampionChangedError, Cut, cut_snapshots
 from services.metrics.domain.buckets import MICROSECONDS, bucket_seconds
 from services.metrics.domain.clock import (
     first_boundary,
     holder,
     missed_boundaries,
-    wall_boundary,
+    newest_boundary,
     why_not_this_clock,
 )
 from services.metrics.domain.horizons import Horizons, why_not_these
@@ -28,6 +28,7 @@ from services.metrics.intake import CLOCK_TOPICS, microseconds
 from services.metrics.resuming import take_back
 from services.metrics.settings import MetricsSettings
 from services.metrics.store import QUERIES, begun_horizons
+from services.metrics.world import adopt_champions
 from shared.database import Connection
 from shared.errors import UsageError
 from shared.records import Place
@@ -42,6 +43,7 @@ BROKER_SECONDS = 2.0
 """How long a boundary of the wall clock waits for the broker's word on what is unread."""
 OPERATORS_SECONDS = 10.0
 """After which the event clock says that the broker does not answer, and asks again."""
+_sleep = asyncio.sleep
 log = structlog.get_logger()
 
 
@@ -107,13 +109,28 @@ async def run_clock(context: Context) -> None:
         await _run_event(context)
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the broker said of a boundary before it came. ``overdue`` as in :class:`Cut`."""
+
+    as_of: int
+    overdue: Mapping[Place, int] | None
+
+
 async def _run_wall(context: Context) -> None:
     interval = interval_of(context.settings)
     while True:
-        now = microseconds(context.clock.now())
-        next_boundary = (now // MICROSECONDS // interval + 1) * interval
-        await asyncio.sleep(next_boundary - now / MICROSECONDS)
-        await until_done("snapshot", partial(cut_wall, context))
+        boundary = (microseconds(context.clock.now()) // MICROSECONDS // interval + 1) * interval
+        # What counts is what came an interval before the boundary, so the answer is known before it comes.
+        await _sleep_until(context, boundary - min(BROKER_SECONDS, interval / 2))
+        overdue = await until_done("what is unread", partial(_overdue, context, boundary))
+        await _sleep_until(context, boundary)
+        await until_done("snapshot", partial(cut_wall, context, Asked(boundary, overdue)))
+
+
+async def _sleep_until(context: Context, moment: float) -> None:
+    """``moment`` in seconds since 1970."""
+    await _sleep(max(0.0, moment - microseconds(context.clock.now()) / MICROSECONDS))
 
 
 async def _overdue(context: Context, as_of: int) -> Mapping[Place, int] | None:
@@ -135,37 +152,49 @@ async def _overdue(context: Context, as_of: int) -> Mapping[Place, int] | None:
         return None
 
 
-async def cut_wall(context: Context) -> bool:
-    """Cut the newest boundary that has passed, unless another instance has. Returns whether this one did."""
+async def cut_wall(context: Context, asked: Asked | None = None) -> bool:
+    """Cut the newest boundary that has passed, unless another instance has. Returns whether this one did.
+
+    The broker is asked now where ``asked`` is of another boundary: one was let pass.
+    """
     interval = interval_of(context.settings)
-    async with context.pool.acquire() as connection:
-        row = await _read_clock(connection)
-    as_of = wall_boundary(microseconds(context.clock.now()), interval, row["last_as_of"])
-    if as_of is None:
-        return False
+    as_of = newest_boundary(microseconds(context.clock.now()), interval)
+    if asked is None or asked.as_of != as_of:
+        asked = Asked(as_of, await _overdue(context, as_of))
     cut = Cut(
         as_of=as_of,
         clock="wall",
         interval_seconds=interval,
         bucket_seconds=bucket_seconds(interval),
         horizons=horizons_of(context.settings),
-        overdue=await _overdue(context, as_of),
+        overdue=asked.overdue,
     )
     return await _cut(context, cut, next_boundary=None)
 
 
 async def _cut(context: Context, cut: Cut, next_boundary: int | None) -> bool:
-    """Cut a boundary unless another instance does; try again where one was at it or a champion just changed."""
+    """Cut a boundary unless another instance does; try again where one was at it or a champion has changed."""
     while True:
         try:
             return await _cut_once(context, cut, next_boundary)
-        except (asyncpg.SerializationError, ChampionChangedError) as reason:
+        except asyncpg.SerializationError as reason:
             log.debug("boundary looked at again", as_of=cut.as_of, reason=str(reason))
+        except ChampionChangedError:
+            await _adopt(context, cut)
+
+
+async def _adopt(context: Context, cut: Cut) -> None:
+    """Count the new labels of models whose champion has changed. A boundary at which none has needs no look."""
+    async with context.transaction() as effects:
+        await adopt_champions(
+            effects.connection,
+            cut.microseconds,
+            bucket_seconds=cut.bucket_seconds,
+            label_horizon=cut.horizons.label,
+        )
 
 
 async def _cut_once(context: Context, cut: Cut, next_boundary: int | None) -> bool:
-    async with context.transaction() as effects:
-        await adopt_champions(effects, cut)
     async with context.transaction("repeatable_read") as effects:
         row = await _read_clock(effects.connection, QUERIES.lock_clock)
         if row["last_as_of"] is not None and row["last_as_of"] >= cut.as_of:
@@ -173,8 +202,7 @@ async def _cut_once(context: Context, cut: Cut, next_boundary: int | None) -> bo
         # Another instance may have cut a boundary since this one was found due: under the lock nobody does.
         missed = missed_boundaries(cut.as_of, cut.interval_seconds, row["last_as_of"])
         count = await cut_snapshots(effects, replace(cut, missed=missed))
-        await effects.connection.execute(QUERIES.move_clock, cut.as_of, next_boundary)
-        await effects.connection.execute("SELECT pg_notify($1, '')", CLOCK_CHANNEL)
+        await effects.connection.execute(QUERIES.move_clock, CLOCK_CHANNEL, cut.as_of, next_boundary)
     SNAPSHOTS_TOTAL.inc(count)
     LAST_AS_OF_SECONDS.set(cut.as_of)
     return True

@@ -2,35 +2,30 @@
 
 from __future__ import annotations
 
-import json
+import asyncio
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from functools import cached_property
+from itertools import pairwise
+from typing import Any, TypeVar
 
 import asyncpg
+from pydantic_core import to_json
 
 from services.metrics.answers.store import DetailKey, detail_totals
 from services.metrics.domain import histogram
-from services.metrics.domain.buckets import MICROSECONDS, WINDOW_SECONDS, start_of, widths, window_tiles
+from services.metrics.domain.buckets import MICROSECONDS, WINDOW_SECONDS, Tile, widths, window_tiles
 from services.metrics.domain.clock import ClockName
 from services.metrics.domain.figures import NO_DETAIL, DetailTotals, Totals
 from services.metrics.domain.horizons import DEFAULT_HORIZONS, Horizons
 from services.metrics.domain.kinds import Kind
-from services.metrics.domain.reporting import FigureKey, Figures, figures_of
-from services.metrics.domain.versions import (
-    PolicyEvent,
-    VersionEvent,
-    all_retired,
-    champion,
-    in_force,
-    new_labels_after,
-)
-from services.metrics.intake import CLOCK_TOPICS, microseconds, moment_of
-from services.metrics.store import QUERIES, lock_models
+from services.metrics.domain.reporting import FigureKey, Figures, each_set_of_figures
+from services.metrics.intake import CLOCK_TOPICS
+from services.metrics.store import QUERIES
+from services.metrics.world import PolicyInForce, World, counted_for, read_world
 from shared.contracts.base import canonical_json
-from shared.contracts.models import Artifact, Policy
 from shared.contracts.snapshots import (
     Champion,
     Metrics,
@@ -43,8 +38,13 @@ from shared.effects import Effects
 from shared.records import Place
 from shared.topics import SNAPSHOTS
 
-FIGURES_IN_A_PORTION = 1_000
-"""Computed between two statements: a fraction of a second's work."""
+SERIES_IN_A_PORTION = 400
+"""Read, computed and saved together: what a portion holds is all that a cut holds in memory beside a row a model,
+and PostgreSQL is spoken to again within a fraction of a second."""
+SETS_IN_A_BREATH = 150
+"""Sets of figures computed before others have their turn: some milliseconds' work."""
+T = TypeVar("T")
+U = TypeVar("U")
 
 
 class ChampionChangedError(Exception):
@@ -86,212 +86,232 @@ class ModelFacts:
     model: str
     last_sequence: int
     new_labels: int
+    series: int
     champion: Champion | None
-    policy: Policy
     newest_data_at: int | None
     newest_run_at: int | None
 
 
+@dataclass(frozen=True)
+class Common:
+    """What the snapshots of a boundary have in common."""
+
+    cut: Cut
+    world: World
+    offsets: dict[str, dict[str, int]]
+    catching_up: bool
+
+    @cached_property
+    def offsets_told(self) -> bytes:
+        """The offsets as canonical JSON."""
+        return canonical_json(self.offsets)
+
+
 @dataclass(frozen=True, slots=True)
-class World:
-    """Version and policy events of all models, by model; what predicts, and of what kind, by version id."""
+class Sums:
+    """The sums of a portion of models: rows by model, and details."""
 
-    versions: Mapping[str, Sequence[tuple[VersionEvent, dict[str, Any]]]]
-    policies: Mapping[str, Sequence[tuple[PolicyEvent, dict[str, Any]]]]
-    predicting: Mapping[int, Mapping[int, str]]
-    kinds: Mapping[int, Kind]
-
-    def champion_of(self, model: str, as_of: int) -> Champion | None:
-        """The champion at ``as_of`` (microseconds since 1970)."""
-        events = self.versions.get(model, ())
-        found = champion((event for event, _ in events), as_of)
-        if found is None:
-            return None
-        document = next(document for event, document in events if event is found)
-        artifact = document.get("artifact")
-        trained_through = document.get("trained_through")
-        return Champion(
-            version=found.version,
-            changed_at=moment_of(found.since),
-            trained_through=None if trained_through is None else datetime.fromisoformat(trained_through),
-            artifact=None if artifact is None else Artifact.model_validate_json(json.dumps(artifact)),
-        )
-
-    def policy_of(self, model: str, as_of: int) -> Policy:
-        """The policy in force at ``as_of``; the default one where none was received."""
-        events = self.policies.get(model, ())
-        found = in_force((event for event, _ in events), as_of)
-        if found is None:
-            return Policy(model=model)
-        return Policy.model_validate_json(
-            json.dumps(next(document for event, document in events if event is found))
-        )
-
-    def is_retired(self, model: str, model_id: int, as_of: int) -> bool:
-        """Whether every version of the model is retired."""
-        events = (event for event, _ in self.versions.get(model, ()))
-        return all_retired(events, self.predicting.get(model_id, {}).values(), as_of)
-
-    def is_known(self, model: str, model_id: int, as_of: int) -> bool:
-        """Whether the model has been heard of by ``as_of``: a prediction, a version or a policy."""
-        return (
-            model_id in self.predicting
-            or any(event.since <= as_of for event, _ in self.versions.get(model, ()))
-            or in_force((event for event, _ in self.policies.get(model, ())), as_of) is not None
-        )
+    rows: Mapping[int, Sequence[asyncpg.Record]] = field(default_factory=dict)
+    details: Mapping[DetailKey, DetailTotals] = field(default_factory=dict)
 
 
-async def read_world(connection: Connection) -> World:
-    """Read what operators and trainers have said so far."""
-    versions = defaultdict(list)
-    for row in await connection.fetch(QUERIES.read_version_events):
-        event = VersionEvent(row["version"], row["stage"], row["stage_since"])
-        versions[row["model"]].append((event, row["document"]))
-    policies: dict[str, list[tuple[PolicyEvent, dict[str, Any]]]] = defaultdict(list)
-    for row in await connection.fetch(QUERIES.read_policy_events):
-        received = policies[row["model"]]
-        received.append((PolicyEvent(len(received), row["effective_at"]), row["document"]))
-    predicting: dict[int, dict[int, str]] = defaultdict(dict)
-    kinds: dict[int, Kind] = {}
-    for row in await connection.fetch(QUERIES.read_predicting_versions):
-        predicting[row["model_id"]][row["version_id"]] = row["version"]
-        kinds[row["version_id"]] = row["kind"]
-    return World(versions, policies, predicting, kinds)
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A snapshot, the bytes that it is published as, and the figures of all series and windows as JSON."""
+
+    snapshot: Snapshot
+    document: bytes
+    figures: str
 
 
-async def adopt_champions(effects: Effects, cut: Cut) -> None:
-    """Where the champion at the boundary is another than labels were counted for, count them afresh.
+class Breath:
+    """Lets the other tasks have their turn whenever enough was computed."""
 
-    A transaction of its own before the cut: it takes the models' locks, which the cut must not wait for.
-    """
-    connection = effects.connection
-    world = await read_world(connection)
-    changed = {}
-    for row in await connection.fetch(QUERIES.read_models_for_snapshot):
-        counted_for = _counted_for(world.champion_of(row["model"], cut.microseconds))
-        if counted_for != (row["champion_version"], row["new_labels_after"]):
-            changed[row["model_id"]] = counted_for
-    if not changed:
-        return
-    await lock_models(connection, changed)
-    for model_id, (version, limit) in changed.items():
-        bucket = None if limit is None else start_of(limit, cut.bucket_seconds)
-        await connection.execute(
-            QUERIES.adopt_champion, model_id, version, limit, bucket, cut.bucket_seconds, cut.horizons.label
-        )
+    def __init__(self) -> None:
+        self._sets = 0
 
-
-def _counted_for(found: Champion | None) -> tuple[str | None, int | None]:
-    """The champion's name and the moment that labels must be later than to be new to it."""
-    if found is None:
-        return None, None
-    trained = None if found.trained_through is None else microseconds(found.trained_through)
-    return found.version, new_labels_after(trained, microseconds(found.changed_at))
+    async def after(self, sets: int = 1) -> None:
+        """So many sets of figures were computed."""
+        self._sets += sets
+        if self._sets >= SETS_IN_A_BREATH:
+            self._sets = 0
+            await asyncio.sleep(0)
 
 
 async def cut_snapshots(effects: Effects, cut: Cut) -> int:
     """Make and publish one snapshot of every model that has any. Returns how many.
 
     The transaction must be REPEATABLE READ and hold the clock's row, so that figures and offsets agree and each
-    boundary is cut by one instance.
+    boundary is cut by one instance. While a portion is computed, PostgreSQL saves the one before and reads the
+    one behind it: nobody waits for long, neither the session for its next statement nor the other tasks.
+    Raises ``ChampionChangedError`` where labels must be counted afresh first.
     """
     connection = effects.connection
     world = await read_world(connection)
     facts = await _read_facts(connection, world, cut)
-    totals, details = await _read_totals(connection, cut)
-    offsets, catching_up = await _read_offsets(connection, cut)
-    made: list[tuple[Snapshot, dict[FigureKey, Figures]]] = []
-    for fact in facts:
-        found = _figures_of(fact, _totals_of(totals.get(fact.model_id, ()), details, world), cut)
-        snapshot = _snapshot(fact, found, cut, offsets, catching_up=catching_up)
-        effects.emit(SNAPSHOTS, snapshot, key=fact.model)
-        made.append((snapshot, found))
-        # Saved in portions, so that the session is never idle for long, nor the event loop kept from others.
-        if sum(len(figures_of_one) for _, figures_of_one in made) >= FIGURES_IN_A_PORTION:
-            await _save(connection, made)
-            made = []
-    await _save(connection, made)
+    common = Common(cut, world, *await _read_offsets(connection, cut))
+    portions = [*_portions(facts), []]
+    sums = await _read_sums(connection, cut, portions[0])
+    unsaved: list[Made] = []
+    for portion, following in pairwise(portions):
+        computing = _compute(effects, common, portion, sums)
+        if unsaved or following:
+            sums, unsaved = await _both(_save_and_read(effects, cut, unsaved, following), computing)
+        else:
+            unsaved = await computing
+    await _save_and_read(effects, cut, unsaved, [])
     return len(facts)
 
 
+async def _both(asking: Coroutine[Any, Any, T], computing: Coroutine[Any, Any, U]) -> tuple[T, U]:
+    """Let PostgreSQL work while this process computes. Where one of them fails, both have ended."""
+    asked = asyncio.ensure_future(asking)
+    try:
+        computed = await computing
+        return await asked, computed
+    finally:
+        if not asked.done():
+            asked.cancel()
+            await asyncio.wait([asked])
+        if not asked.cancelled():
+            asked.exception()
+
+
+def _portions(facts: Sequence[ModelFacts]) -> Iterator[list[ModelFacts]]:
+    portion: list[ModelFacts] = []
+    series = 0
+    for fact in facts:
+        portion.append(fact)
+        series += max(1, fact.series)
+        if series >= SERIES_IN_A_PORTION:
+            yield portion
+            portion, series = [], 0
+    if portion:
+        yield portion
+
+
 async def _read_facts(connection: Connection, world: World, cut: Cut) -> list[ModelFacts]:
-    late = {
-        row["model_id"]: int(row["entities"])
-        for row in await connection.fetch(QUERIES.read_late_labels, cut.as_of)
-    }
-    newest = {
-        row["model_id"]: row["moment"] for row in await connection.fetch(QUERIES.read_newest_data, cut.as_of)
-    }
-    runs = {
-        row["model"]: row["completed_at"]
-        for row in await connection.fetch(QUERIES.read_newest_runs, cut.microseconds)
-    }
     facts = []
-    for row in await connection.fetch(QUERIES.read_models_for_snapshot):
+    breath = Breath()
+    for row in await connection.fetch(QUERIES.read_models_for_snapshot, cut.as_of):
+        await breath.after()
         model_id, model = row["model_id"], row["model"]
         if not world.is_known(model, model_id, cut.microseconds):
             continue
         if world.is_retired(model, model_id, cut.microseconds):
             continue
         found = world.champion_of(model, cut.microseconds)
-        if _counted_for(found) != (row["champion_version"], row["new_labels_after"]):
+        if counted_for(found) != (row["champion_version"], row["new_labels_after"]):
             raise ChampionChangedError
-        run_times = [runs[name] for name in ("", model) if name in runs]
         facts.append(
             ModelFacts(
                 model_id=model_id,
                 model=model,
                 last_sequence=row["last_sequence"],
-                new_labels=max(0, row["new_labels"] - late.get(model_id, 0)),
+                new_labels=row["new_labels"],
+                series=row["series"],
                 champion=found,
-                policy=world.policy_of(model, cut.microseconds),
-                newest_data_at=newest.get(model_id),
-                newest_run_at=max(run_times, default=None),
+                newest_data_at=row["newest_data_at"],
+                newest_run_at=row["newest_run_at"],
             )
         )
     return facts
 
 
-ModelTotals = dict[FigureKey, dict[Kind, Totals]]
-Details = Mapping[DetailKey, DetailTotals]
-
-
-async def _read_totals(connection: Connection, cut: Cut) -> tuple[dict[int, list[asyncpg.Record]], Details]:
-    """Sums of every series and window, by model, as the database has them; and their details."""
+async def _read_sums(connection: Connection, cut: Cut, portion: Sequence[ModelFacts]) -> Sums:
+    """Sums of every series and window of some models, as the database has them."""
+    if not portion:
+        return Sums()
     kept = widths(cut.bucket_seconds)
     tiles = [(window, tile) for window in WINDOW_SECONDS for tile in window_tiles(window, cut.as_of, kept)]
-    rows = await connection.fetch(
+    model_ids = [fact.model_id for fact in portion]
+    rows = await _read_totals(connection, tiles, model_ids)
+    by_model: dict[int, list[asyncpg.Record]] = defaultdict(list)
+    for row in rows:
+        by_model[row["model_id"]].append(row)
+    return Sums(by_model, await detail_totals(connection, tiles, model_ids))
+
+
+async def _read_totals(
+    connection: Connection, tiles: Sequence[tuple[str, Tile]], model_ids: Sequence[int]
+) -> list[asyncpg.Record]:
+    rows: list[asyncpg.Record] = await connection.fetch(
         QUERIES.read_totals,
         [window for window, _ in tiles],
         [tile.width for _, tile in tiles],
         [tile.since for _, tile in tiles],
         [tile.until for _, tile in tiles],
+        model_ids,
     )
-    result: dict[int, list[asyncpg.Record]] = defaultdict(list)
-    for row in rows:
-        result[row["model_id"]].append(row)
-    return result, await detail_totals(connection, tiles)
+    return rows
 
 
-def _totals_of(rows: Iterable[asyncpg.Record], details: Details, world: World) -> ModelTotals:
-    """One model's sums by version, segment and window, and by kind."""
-    found: ModelTotals = defaultdict(dict)
-    for row in rows:
-        version_id, segment, window = row["version_id"], row["segment"], row["time_window"]
-        key = (world.predicting[row["model_id"]][version_id], segment, window)
-        found[key][world.kinds[version_id]] = Totals(
-            predictions=row["predictions"],
-            labelled=row["labelled"],
-            evaluated=row["evaluated"],
-            correct=row["correct"],
-            positives=row["positives"],
-            predicted_positives=row["predicted_positives"],
-            squared_error=int(row["squared_error"]),
-            log_loss=int(row["log_loss"]),
-            vector=histogram.total([row["histograms"]]),
-            detail=details.get((version_id, segment, window), NO_DETAIL),
-        )
+async def _compute(effects: Effects, common: Common, portion: Sequence[ModelFacts], sums: Sums) -> list[Made]:
+    """Make and emit the snapshots of a portion of models."""
+    made = []
+    breath = Breath()
+    for fact in portion:
+        found = await _figures_of(fact, sums, common, breath)
+        policy = common.world.policy_of(fact.model, common.cut.microseconds)
+        snapshot = _snapshot(fact, found, common, policy)
+        told = {"policy": policy.document, "offsets": common.offsets_told}
+        document = effects.emit(SNAPSHOTS, snapshot, key=fact.model, told=told)
+        made.append(Made(snapshot, document, _figure_rows(found)))
+        # A snapshot takes about as long as ten sets of figures.
+        await breath.after(10)
+    return made
+
+
+ModelTotals = dict[FigureKey, dict[Kind, Totals]]
+
+
+async def _figures_of(fact: ModelFacts, sums: Sums, common: Common, breath: Breath) -> dict[FigureKey, Figures]:
+    facts = {
+        "new_labels": fact.new_labels,
+        "data_freshness_seconds": _freshness(fact.newest_data_at, common.cut),
+        "pipeline_freshness_seconds": _freshness(fact.newest_run_at, common.cut),
+    }
+    champion_version = None if fact.champion is None else fact.champion.version
+    totals = await _totals_of(fact, sums, common.world, breath)
+    found = {}
+    for key, figures in each_set_of_figures(totals, champion_version, facts):
+        found[key] = figures
+        await breath.after()
     return found
+
+
+async def _totals_of(fact: ModelFacts, sums: Sums, world: World, breath: Breath) -> ModelTotals:
+    """One model's sums by version, segment and window, and by kind. What is equal is one object."""
+    found: ModelTotals = defaultdict(dict)
+    seen: dict[tuple[Any, ...], Totals] = {}
+    for row in sums.rows.get(fact.model_id, ()):
+        version_id, segment, window = row["version_id"], row["segment"], row["time_window"]
+        detail = sums.details.get((version_id, segment, window), NO_DETAIL)
+        same = (*row[FIRST_SUM:], id(detail))
+        if same not in seen:
+            seen[same] = _totals(row, detail)
+        found[world.predicting[fact.model_id][version_id], segment, window][world.kinds[version_id]] = seen[same]
+        await breath.after()
+    return found
+
+
+FIRST_SUM = 4
+"""Columns of ``read_totals`` before the sums."""
+
+
+def _totals(row: asyncpg.Record, detail: DetailTotals) -> Totals:
+    return Totals(
+        predictions=row["predictions"],
+        labelled=row["labelled"],
+        evaluated=row["evaluated"],
+        correct=row["correct"],
+        positives=row["positives"],
+        predicted_positives=row["predicted_positives"],
+        squared_error=int(row["squared_error"]),
+        log_loss=int(row["log_loss"]),
+        vector=histogram.total([row["histograms"]]),
+        detail=detail,
+    )
 
 
 async def _read_offsets(connection: Connection, cut: Cut) -> tuple[dict[str, dict[str, int]], bool]:
@@ -316,29 +336,15 @@ def _was_behind(row: Mapping[str, Any], cut: Cut) -> bool:
     return left and row["received_at"] < cut.moment - timedelta(seconds=cut.interval_seconds)
 
 
-def _figures_of(fact: ModelFacts, totals: ModelTotals, cut: Cut) -> dict[FigureKey, Figures]:
-    champion_version = None if fact.champion is None else fact.champion.version
-    facts = {
-        "new_labels": fact.new_labels,
-        "data_freshness_seconds": _freshness(fact.newest_data_at, cut),
-        "pipeline_freshness_seconds": _freshness(fact.newest_run_at, cut),
-    }
-    return figures_of(totals, champion_version, facts)
-
-
 def _freshness(newest: int | None, cut: Cut) -> float | None:
     return None if newest is None else (cut.microseconds - newest) / MICROSECONDS
 
 
 def _snapshot(
-    fact: ModelFacts,
-    found: Mapping[FigureKey, Figures],
-    cut: Cut,
-    offsets: dict[str, dict[str, int]],
-    *,
-    catching_up: bool,
+    fact: ModelFacts, found: Mapping[FigureKey, Figures], common: Common, in_force: PolicyInForce
 ) -> Snapshot:
-    window = fact.policy.window
+    cut = common.cut
+    window = in_force.policy.window
     judged = "" if fact.champion is None else fact.champion.version
     versions = {
         version: VersionMetrics(
@@ -362,34 +368,49 @@ def _snapshot(
         clock=cut.clock,
         interval_seconds=cut.interval_seconds,
         missed_boundaries=cut.missed,
-        catching_up=catching_up,
+        catching_up=common.catching_up,
         window=window,
         champion=fact.champion,
-        policy=fact.policy,
-        policy_sha256=fact.policy.sha256(),
+        policy=in_force.policy,
+        policy_sha256=in_force.sha256,
         metrics=Metrics.model_validate(found[judged, "", window]),
         versions=versions,
-        offsets=offsets,
+        offsets=common.offsets,
     )
 
 
-async def _save(connection: Connection, made: Sequence[tuple[Snapshot, Mapping[FigureKey, Figures]]]) -> None:
-    snapshots = [snapshot for snapshot, _ in made]
-    columns = (
-        [snapshot.model for snapshot in snapshots],
-        [snapshot.sequence for snapshot in snapshots],
-        [snapshot.snapshot_id for snapshot in snapshots],
-        [snapshot.as_of for snapshot in snapshots],
-    )
+async def _save_and_read(
+    effects: Effects, cut: Cut, unsaved: Sequence[Made], following: Sequence[ModelFacts]
+) -> Sums:
+    """What PostgreSQL does while a portion is computed: save the one before, read the one behind."""
+    if unsaved:
+        await _save(effects.connection, unsaved)
+        await effects.flush()
+    return await _read_sums(effects.connection, cut, following)
+
+
+async def _save(connection: Connection, made: Sequence[Made]) -> None:
     await connection.execute(
-        QUERIES.save_snapshots, *columns, [snapshot.to_json().decode() for snapshot in snapshots]
+        QUERIES.save_snapshots,
+        [one.snapshot.model for one in made],
+        [one.snapshot.sequence for one in made],
+        [one.snapshot.snapshot_id for one in made],
+        [one.snapshot.as_of for one in made],
+        [one.document.decode() for one in made],
+        [one.figures for one in made],
     )
-    await connection.execute(QUERIES.save_latest_figures, *columns, [_figure_rows(found) for _, found in made])
 
 
 def _figure_rows(found: Mapping[FigureKey, Figures]) -> str:
-    rows = [
-        {"version": version, "segment": segment, "window": window, "metrics": known}
-        for (version, segment, window), known in found.items()
-    ]
-    return canonical_json(rows).decode()
+    """JSON of all figures: what is the same in several places is told once, and what is unknown is left out."""
+    texts: dict[int, str] = {}
+    places: dict[str, list[str]] = defaultdict(list)
+    for version, segment, window in sorted(found):
+        figures = found[version, segment, window]
+        if id(figures) not in texts:
+            known = {name: value for name, value in figures.items() if value is not None}
+            texts[id(figures)] = to_json(known, inf_nan_mode="constants").decode()
+        place = {"version": version, "segment": segment, "window": window}
+        places[texts[id(figures)]].append(to_json(place).decode())
+    rows = (f'{{"metrics":{told},"places":[{",".join(of)}]}}' for told, of in places.items())
+    return f"[{','.join(rows)}]"

@@ -24,7 +24,8 @@ UPDATE clock SET label_horizon_seconds = $1, correction_horizon_seconds = $2 WHE
 UPDATE clock SET interval_seconds = $1
 
 -- name: move_clock
-UPDATE clock SET last_as_of = $1, next_boundary = $2
+-- And wake whoever waits for the boundary, on channel $1.
+WITH moved AS (UPDATE clock SET last_as_of = $2, next_boundary = $3) SELECT pg_notify($1, '')
 
 -- name: set_first_boundary
 UPDATE clock SET next_boundary = $1 WHERE next_boundary IS NULL
@@ -252,10 +253,38 @@ SELECT prediction.*, label.observed_at, label.outcome_number, label.outcome_text
 FROM prediction LEFT JOIN label USING (entity_key)
 WHERE prediction.version_id IN (SELECT version_id FROM version WHERE model_id = $1)
 
+-- name: read_counted_champions
+SELECT model_id, model, champion_version, new_labels_after FROM model
+
 -- name: read_models_for_snapshot
-SELECT model.model_id, model.model, model.champion_version, model.new_labels_after, model.new_labels,
-       coalesce(latest.sequence, 0) AS last_sequence
-FROM model LEFT JOIN latest_figures AS latest USING (model)
+-- $1: as_of in seconds since 1970. Labels observed at or after it are not new yet; newest_data_at and newest_run_at
+-- are the newest moments before it, of runs those that concern every model too.
+SELECT model.model_id, model.model, model.champion_version, model.new_labels_after,
+       greatest(0, model.new_labels - coalesce(late.entities, 0))::bigint AS new_labels,
+       coalesce(latest.sequence, 0) AS last_sequence, coalesce(counted.series, 0) AS series,
+       newest.moment AS newest_data_at, greatest(own_run.completed_at, any_run.completed_at) AS newest_run_at
+FROM model
+LEFT JOIN latest_figures AS latest USING (model)
+LEFT JOIN (SELECT model_id, count(*) AS series FROM series GROUP BY model_id) AS counted USING (model_id)
+CROSS JOIN LATERAL (
+    SELECT sum(labelled_entities) AS entities FROM label_bucket
+    WHERE label_bucket.model_id = model.model_id AND start >= $1
+) AS late
+LEFT JOIN LATERAL (
+    SELECT greatest(newest_data_at, newest_label_at) AS moment FROM label_bucket
+    WHERE label_bucket.model_id = model.model_id AND start < $1
+      AND (newest_data_at IS NOT NULL OR newest_label_at IS NOT NULL)
+    ORDER BY start DESC LIMIT 1
+) AS newest ON true
+LEFT JOIN LATERAL (
+    SELECT completed_at FROM pipeline_run
+    WHERE pipeline_run.model = model.model AND status = 'success' AND completed_at < $1 * 1000000
+    ORDER BY completed_at DESC LIMIT 1
+) AS own_run ON true
+LEFT JOIN (
+    SELECT max(completed_at) AS completed_at FROM pipeline_run
+    WHERE model = '' AND status = 'success' AND completed_at < $1 * 1000000
+) AS any_run ON true
 ORDER BY model.model
 
 -- name: read_version_events
@@ -294,36 +323,8 @@ SET champion_version = $2,
     )
 WHERE model_id = $1
 
--- name: read_late_labels
--- Labels that were observed at or after as_of; the snapshot's count must not hold them.
-SELECT model.model_id, late.entities
-FROM model CROSS JOIN LATERAL (
-    SELECT sum(labelled_entities) AS entities FROM label_bucket
-    WHERE label_bucket.model_id = model.model_id AND start >= $1
-) AS late
-WHERE late.entities <> 0
-
--- name: read_newest_data
-SELECT model.model_id, newest.moment
-FROM model CROSS JOIN LATERAL (
-    SELECT greatest(newest_data_at, newest_label_at) AS moment FROM label_bucket
-    WHERE label_bucket.model_id = model.model_id AND start < $1
-      AND (newest_data_at IS NOT NULL OR newest_label_at IS NOT NULL)
-    ORDER BY start DESC LIMIT 1
-) AS newest
-
--- name: read_newest_runs
--- Model empty: runs that concern every model.
-SELECT concerned.model, newest.completed_at
-FROM (SELECT model FROM model UNION ALL SELECT '') AS concerned
-CROSS JOIN LATERAL (
-    SELECT completed_at FROM pipeline_run
-    WHERE pipeline_run.model = concerned.model AND status = 'success' AND completed_at < $1
-    ORDER BY completed_at DESC LIMIT 1
-) AS newest
-
 -- name: read_totals
--- One row a series and window: the sums of the window's tiles. The histograms are added up by the caller.
+-- Of models $5, one row a series and window: the sums of the window's tiles. The histograms are added up by the caller.
 -- Each tile is summed by itself, so that it is a range of the primary key however large the table has grown.
 SELECT series.model_id, series.version_id, series.segment, tile.time_window,
        sum(sums.predictions)::bigint AS predictions, sum(sums.labelled)::bigint AS labelled,
@@ -342,6 +343,7 @@ CROSS JOIN LATERAL (
     WHERE bucket.series_id = series.series_id AND bucket.width = tile.width
       AND bucket.start >= tile.since AND bucket.start < tile.until
 ) AS sums
+WHERE series.model_id = ANY($5::bigint[])
 GROUP BY series.model_id, series.version_id, series.segment, tile.time_window
 -- What came and went again leaves buckets of zeros; they must say no more than buckets that never were.
 HAVING sum(sums.predictions) > 0 OR sum(sums.evaluated) > 0
@@ -350,16 +352,15 @@ HAVING sum(sums.predictions) > 0 OR sum(sums.evaluated) > 0
 SELECT topic, partition, next_offset, log_end_offset, received_at FROM inbox ORDER BY topic, partition
 
 -- name: save_snapshots
-INSERT INTO snapshot (model, sequence, snapshot_id, as_of, document)
-SELECT model, sequence, snapshot_id, as_of, document::jsonb
-FROM unnest($1::text[], $2::bigint[], $3::text[], $4::timestamptz[], $5::text[])
-    AS made (model, sequence, snapshot_id, as_of, document)
-
--- name: save_latest_figures
+WITH made AS (
+    SELECT * FROM unnest($1::text[], $2::bigint[], $3::text[], $4::timestamptz[], $5::text[], $6::text[])
+        AS made (model, sequence, snapshot_id, as_of, document, figures)
+), kept AS (
+    INSERT INTO snapshot (model, sequence, snapshot_id, as_of, document)
+    SELECT model, sequence, snapshot_id, as_of, document::jsonb FROM made
+)
 INSERT INTO latest_figures (model, sequence, snapshot_id, as_of, figures)
-SELECT model, sequence, snapshot_id, as_of, figures::jsonb
-FROM unnest($1::text[], $2::bigint[], $3::text[], $4::timestamptz[], $5::text[])
-    AS made (model, sequence, snapshot_id, as_of, figures)
+SELECT model, sequence, snapshot_id, as_of, figures::jsonb FROM made
 ON CONFLICT (model) DO UPDATE
 SET sequence = excluded.sequence, snapshot_id = excluded.snapshot_id, as_of = excluded.as_of,
     figures = excluded.figures

@@ -6,9 +6,10 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Any, ClassVar, Literal
+from types import MappingProxyType
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import (
     AfterValidator,
@@ -125,9 +126,26 @@ class Contract(BaseModel):
         """The fields that the contract knows, as JSON-ready values; at any depth the unknown are left out."""
         return self.model_dump(mode="json", exclude=_unknown(self))
 
-    def to_json(self) -> bytes:
-        """The known fields as canonical JSON: sorted keys, no spaces, UTF-8."""
-        return canonical_json(self.known())
+    def to_json(self, told: Mapping[str, bytes] = MappingProxyType({})) -> bytes:
+        """The known fields as canonical JSON: sorted keys, no spaces, UTF-8.
+
+        ``told``: fields whose canonical JSON is known already, as many events have them alike.
+        """
+        if not told:
+            return canonical_json(self.known())
+        others = self.model_dump(mode="json", exclude=_unknown(self) | dict.fromkeys(told, True))
+        parts: list[bytes] = []
+        run: dict[str, Any] = {}
+        for name in [*sorted(others.keys() | told.keys()), None]:
+            if name is not None and name not in told:
+                run[name] = others[name]
+                continue
+            if run:
+                parts.append(canonical_json(run)[1:-1])
+                run = {}
+            if name is not None:
+                parts.append(canonical_json(name) + b":" + told[name])
+        return b"{" + b",".join(parts) + b"}"
 
 
 class Event(Contract):
@@ -149,23 +167,45 @@ class Event(Contract):
         raise NotImplementedError
 
 
-def _unknown(value: object) -> dict[Any, Any]:
+def _unknown(value: Any) -> dict[Any, Any]:
     """Every unknown field below a value, in the form of pydantic's ``exclude``."""
     children: Iterable[tuple[Any, Any]] = ()
     unknown: dict[Any, Any] = {}
-    match value:
-        case Contract():
-            unknown = dict.fromkeys(value.model_extra or (), True)
-            children = value.__dict__.items()
-        case dict():
-            children = value.items()
-        case tuple() | list():
-            children = enumerate(value)
+    # Most fields are plain values, and every record comes through here.
+    names = _HOLDING_CONTRACTS[type(value)]
+    if names is not None and isinstance(value, Contract):
+        unknown = dict.fromkeys(value.__pydantic_extra__, True) if value.__pydantic_extra__ else {}
+        fields = value.__dict__
+        children = [(name, fields[name]) for name in names]
+    elif isinstance(value, dict):
+        children = value.items()
+    elif isinstance(value, tuple | list):
+        children = enumerate(value)
     for key, child in children:
-        # Most fields are plain values, and every record comes through here.
-        if isinstance(child, Contract | dict | tuple | list) and (below := _unknown(child)):
+        if child is not None and (below := _unknown(child)):
             unknown[key] = below
     return unknown
+
+
+class _HoldingContracts(dict[type, tuple[str, ...] | None]):
+    """The fields of a contract that may hold another, at whatever depth; None for what is no contract."""
+
+    def __missing__(self, kind: type) -> tuple[str, ...] | None:
+        found = None
+        if issubclass(kind, Contract):
+            fields = kind.model_fields.items()
+            found = tuple(name for name, field in fields if _may_hold_contract(field.annotation))
+        self[kind] = found
+        return found
+
+
+_HOLDING_CONTRACTS = _HoldingContracts()
+
+
+def _may_hold_contract(annotation: Any) -> bool:
+    if isinstance(annotation, type) and issubclass(annotation, Contract):
+        return True
+    return annotation is Any or any(map(_may_hold_contract, get_args(annotation)))
 
 
 def unknown_fields(event: Contract) -> tuple[str, ...]:
@@ -181,14 +221,15 @@ def unknown_fields(event: Contract) -> tuple[str, ...]:
     return tuple(paths(_unknown(event), ""))
 
 
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
 def canonical_json(document: object) -> bytes:
     """JSON with sorted keys and no spaces, UTF-8: equal documents give equal bytes.
 
     Raises ``ValueError`` for a number that JSON cannot say (NaN, infinity).
     """
-    return json.dumps(
-        document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    ).encode()
+    return _CANONICAL.encode(document).encode()
 
 
 def sha256_of(document: object) -> str:

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from shared.contracts.base import Contract, Event, unknown_fields
+from shared.contracts.base import Contract, Event, canonical_json, unknown_fields
 from shared.contracts.catalogue import CATALOGUE
 from tests.contracts.strategies import JSON_VALUES, MOMENTS, SCHEMAS, as_bytes, events
 
@@ -66,3 +66,17 @@ def test_a_moment_is_the_same_in_every_zone(moment: datetime) -> None:
         taken.known()
         == contract.model_validate_json(as_bytes({"tick": moment.astimezone(UTC).isoformat()})).known()
     )
+
+
+@pytest.mark.parametrize("event", CATALOGUE)
+def test_fields_whose_json_is_known_already_make_the_same_bytes(event: str) -> None:
+    contract: type[Contract] = CATALOGUE[event]
+
+    @FEWER_BUT_LARGE
+    @given(events(event), st.sets(st.sampled_from(sorted(contract.model_fields))))
+    def the_same(document: dict[str, Any], names: set[str]) -> None:
+        found = contract.model_validate_json(as_bytes(document))
+        known = found.known()
+        assert found.to_json({name: canonical_json(known[name]) for name in names}) == found.to_json()
+
+    the_same()

@@ -482,7 +482,9 @@ async def test_reading_the_oldest_needs_no_look_at_the_rest(pool: asyncpg.Pool[A
     await pool.execute(
         "INSERT INTO outbox (topic, value, headers) SELECT 'alerts', 'x', '[]' FROM generate_series(1, 20000)"
     )
-    plan = await pool.fetchval(f"EXPLAIN (ANALYZE, FORMAT JSON) {QUERIES.read_unsent}", 1_000, 1 << 24)
+    epoch = await pool.fetchval(QUERIES.take_lease, "me", 10.0)
+    explain = f"EXPLAIN (ANALYZE, FORMAT JSON) {QUERIES.read_unsent}"
+    plan = await pool.fetchval(explain, 1_000, 1 << 24, "me", epoch)
     scans = [node["Actual Rows"] for node in _nodes(plan[0]["Plan"]) if "Scan" in node["Node Type"]]
     assert max(scans) <= 1_001
 

@@ -12,9 +12,10 @@ import asyncpg
 import pytest
 
 from services.metrics import handlers
-from services.metrics.cutting import Cut, adopt_champions
+from services.metrics.domain.horizons import DEFAULT_HORIZONS
 from services.metrics.domain.identity import id_of
 from services.metrics.store import MODEL_SHARDS
+from services.metrics.world import adopt_champions
 from shared.contracts.dead_letters import DeadLetter
 from shared.database import connect_pool
 from shared.effects import Effects
@@ -155,8 +156,9 @@ async def test_labels_that_come_while_new_labels_are_counted_afresh(world: Metri
     await world.take(promoted, label("p3", 60))
     facts += [promoted, label("p3", 60)]
     async with world.context.transaction() as effects:
-        as_of = int(RECEIVED_AT.timestamp())
-        await adopt_champions(effects, Cut(as_of=as_of, clock="wall", interval_seconds=60, bucket_seconds=60))
+        as_of = int(RECEIVED_AT.timestamp()) * 1_000_000
+        horizon = DEFAULT_HORIZONS.label
+        await adopt_champions(effects.connection, as_of, bucket_seconds=60, label_horizon=horizon)
         waiting = await until_waiting(world, world.take(label("p4", 70), label("p0", 80)))
     await waiting
     facts += [label("p4", 70), label("p0", 80)]

@@ -12,7 +12,7 @@ import pytest
 from services.metrics import clocks, cutting
 from shared.contracts.base import canonical_json
 from shared.contracts.models import Policy
-from shared.contracts.snapshots import Snapshot, snapshot_id
+from shared.contracts.snapshots import Metrics, Snapshot, snapshot_id
 from shared.database import connect_pool
 from shared.errors import UsageError
 from shared.instruments import UNKNOWN_FIELDS_TOTAL
@@ -29,6 +29,7 @@ from tests.metrics_world import (
     policy,
     prediction,
     run,
+    valued,
     version,
 )
 from tests.support import drain_outbox
@@ -415,10 +416,41 @@ async def test_figures_saved_in_portions_are_the_same(
         await world.take(prediction(f"{model}2", 0, model=model), label(f"{model}2", 10, 0))
     whole = [one.known() for one in await world.cut(MINUTE)]
     all_figures = await world.figures()
-    monkeypatch.setattr(cutting, "FIGURES_IN_A_PORTION", 7)
+    monkeypatch.setattr(cutting, "SERIES_IN_A_PORTION", 2)
     later = [one.known() for one in await world.cut(2 * MINUTE)]
     assert [one["metrics"]["evaluated_predictions"] for one in later] == [1, 1, 1]
     for one, two in zip(whole, later, strict=True):
         assert one["metrics"] | {"data_freshness_seconds": 110.0} == two["metrics"]
     assert (await world.figures()).keys() == all_figures.keys()
     assert len(all_figures) == 3 * (5 + 5) * 2 + 3 * 5 * 2
+
+
+async def test_every_set_of_figures_is_told_with_all_that_the_contract_has(world: MetricsWorld) -> None:
+    await world.take(policy(segments={"region": ["eu"]}), prediction("p", 10, segment={"region": "eu"}))
+    await world.take(prediction("q", 10), label("q", 20), valued("r", 10, 2.5, model="other"), label("r", 20, 3))
+    by_window = {one.model: one.metrics.known() for one in await world.cut(MINUTE)}
+    figures = await world.figures()
+    assert len(figures) == 2 * 5 + 4 * 5 + 2 * 5
+    assert {frozenset(metrics) for metrics in figures.values()} == {frozenset(Metrics.model_fields)}
+    for model, judged in by_window.items():
+        assert figures[model, "", "", "7d"] == judged
+
+
+async def test_the_same_figures_are_kept_once_wherever_they_stand(world: MetricsWorld) -> None:
+    await world.take(prediction("p", 10), label("p", 20))
+    await world.cut(MINUTE)
+    stored = await world.pool.fetchval("SELECT figures FROM latest_figures")
+    assert [len(one["places"]) for one in stored] == [2 * 5]
+    assert None not in stored[0]["metrics"].values()
+
+
+async def test_figures_that_the_last_release_wrote_are_told_as_well(world: MetricsWorld) -> None:
+    await world.take(prediction("p", 10), label("p", 20))
+    await world.cut(MINUTE)
+    figures = await world.figures()
+    one_by_one = [
+        {"version": version, "segment": segment, "window": window, "metrics": metrics}
+        for (_, version, segment, window), metrics in figures.items()
+    ]
+    await world.pool.execute("UPDATE latest_figures SET figures = $1", one_by_one)
+    assert await world.figures() == figures

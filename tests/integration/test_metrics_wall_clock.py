@@ -16,7 +16,7 @@ from services.metrics import clocks, cutting
 from shared.contracts.snapshots import Snapshot
 from shared.database import connect_pool
 from shared.records import Place
-from tests.metrics_world import MINUTE, START, MetricsWorld, at, label, prediction, run, version
+from tests.metrics_world import MINUTE, START, START_SECONDS, MetricsWorld, at, label, prediction, run, version
 from tests.support import drain_outbox, make_consumer
 
 
@@ -76,11 +76,12 @@ async def test_a_champion_named_between_counting_and_cutting_is_counted_for(
     world: MetricsWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await world.take(prediction("p", 0), label("p", 10), label("q", 20))
-    adopt = cutting.adopt_champions
-    named = iter([version("1", 0, trained_through=at(15)), version("2", 5, trained_through=at(5))])
+    await world.take(version("1", 0, trained_through=at(15)))
+    adopt = clocks.adopt_champions
+    named = iter([version("2", 5, trained_through=at(5))])
 
-    async def overtaken(effects: Any, cut: Any) -> None:
-        await adopt(effects, cut)
+    async def overtaken(*given: Any, **more: Any) -> None:
+        await adopt(*given, **more)
         for fact in named:
             await world.take(fact)
             return
@@ -90,6 +91,7 @@ async def test_a_champion_named_between_counting_and_cutting_is_counted_for(
     assert snapshot.champion is not None
     assert (snapshot.champion.version, snapshot.metrics.new_labels) == ("2", 1)
     assert snapshot.sequence == 1
+    assert next(named, None) is None
 
 
 BETWEEN = ["read_world", "_read_facts", "_read_totals", "_read_offsets"]
@@ -229,6 +231,57 @@ async def test_a_broker_that_hangs_does_not_hold_a_boundary_up(
     await world.take(prediction("p", 0))
     async with asyncio.timeout(5):
         assert (await world.one(MINUTE)).sequence == 1
+
+
+async def test_a_clock_that_is_set_back_cuts_nothing_twice(world: MetricsWorld) -> None:
+    await world.take(prediction("p", 0))
+    assert (await world.one(5 * MINUTE)).sequence == 1
+    for minutes in (5, 4, 1):
+        assert await world.cut(minutes * MINUTE) == []
+    assert (await world.one(6 * MINUTE)).sequence == 2
+
+
+async def test_what_the_broker_said_before_a_boundary_is_of_that_boundary_alone(world: MetricsWorld) -> None:
+    """Where a boundary was let pass meanwhile, the broker is asked anew."""
+    await world.take(prediction("p", 0))
+    world.input.partitions = {("predictions", 0)}
+    early = clocks.Asked(START_SECONDS + MINUTE, {})
+    world.input.overdue = {("predictions", 0): 2}
+    for minutes, catching_up in ((1, False), (2, True)):
+        world.clock.moment = START + timedelta(minutes=minutes)
+        assert await clocks.cut_wall(world.context, early)
+        (snapshot,) = await world.published()
+        assert snapshot.catching_up is catching_up
+
+
+async def test_the_broker_is_asked_before_the_boundary_and_not_at_it(
+    world: MetricsWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As soon as a boundary has come it is cut: no answer of the broker is waited for."""
+    happened: list[tuple[str, float]] = []
+
+    async def sleep(seconds: float) -> None:
+        world.clock.moment += timedelta(seconds=seconds)
+
+    async def received_before(_places: set[Place], moment: datetime) -> dict[Place, int]:
+        happened.append(("asked", (world.clock.moment - START).total_seconds()))
+        assert moment == START + timedelta(minutes=len(happened) // 2)
+        return {}
+
+    async def cut(context: Any, asked: clocks.Asked) -> bool:
+        happened.append(("cut", (context.clock.now() - START).total_seconds()))
+        assert asked == clocks.Asked(START_SECONDS + (len(happened) // 2) * MINUTE, {})
+        if len(happened) == 4:
+            raise asyncio.CancelledError
+        return True
+
+    monkeypatch.setattr(clocks, "_sleep", sleep)
+    monkeypatch.setattr(clocks, "cut_wall", cut)
+    world.input.ask = received_before
+    world.clock.moment = START + timedelta(seconds=7)
+    with pytest.raises(asyncio.CancelledError):
+        await clocks._run_wall(world.context)
+    assert happened == [("asked", 58.0), ("cut", 60.0), ("asked", 118.0), ("cut", 120.0)]
 
 
 async def test_a_cut_that_fails_leaves_nothing_and_is_made_good(

@@ -83,9 +83,6 @@ async def outcome_of(world: World) -> Outcome:
     tables[RECORDS] = [
         tuple(row) for row in await admin.fetch("SELECT * FROM simulation.taken ORDER BY 1, 2, 3, 4")
     ]
-    for row in tables["figures"]:
-        # One row a version, segment and window, in no order.
-        row["figures"].sort(key=lambda figure: (figure["version"], figure["segment"], figure["window"]))
     topics = {name: read_as_a_reader(world, name) for name in SEQUENCES}
     return Outcome(tables, topics, letters_of(world))
 

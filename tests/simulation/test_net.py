@@ -79,7 +79,7 @@ async def remove_before_sending(self: Relay) -> bool:
     epoch = await self._pool.fetchval(QUERIES.take_lease, self._holder, 10.0)
     if epoch is None:
         return False
-    rows = await self._pool.fetch(QUERIES.read_unsent, 1_000, 1_000_000)
+    rows = await self._pool.fetch(QUERIES.read_unsent, 1_000, 1_000_000, self._holder, epoch)
     await self._pool.execute(QUERIES.remove_sent, [row["id"] for row in rows], self._holder, epoch)
     _, failure = await send_in_order(map(_message, rows), self._send)
     if failure is not None:

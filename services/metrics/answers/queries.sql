@@ -43,7 +43,7 @@ SET error = bucket_detail.error + excluded.error,
     classes = excluded.classes
 
 -- name: read_detail_totals
--- One row a series and window, of series that are not binary: each tile is a range of the primary key.
+-- Of models $5, one row a series and window, of series that are not binary: each tile is a range of the primary key.
 SELECT series.version_id, series.segment, tile.time_window,
        sum(sums.error)::text AS error, sum(sums.absolute_error)::text AS absolute_error,
        sum(sums.squared_error)::text AS squared_error, string_agg(sums.classes, ''::bytea) AS classes
@@ -56,6 +56,6 @@ CROSS JOIN LATERAL (
     WHERE detail.series_id = series.series_id AND detail.width = tile.width
       AND detail.start >= tile.since AND detail.start < tile.until
 ) AS sums
-WHERE version.kind <> 'binary'
+WHERE version.kind <> 'binary' AND series.model_id = ANY($5::bigint[])
 GROUP BY series.version_id, series.segment, tile.time_window
 HAVING sum(sums.error) IS NOT NULL

@@ -125,15 +125,16 @@ DetailKey = tuple[int, str, str]
 
 
 async def detail_totals(
-    connection: Connection, tiles: Sequence[tuple[str, Tile]]
+    connection: Connection, tiles: Sequence[tuple[str, Tile]], model_ids: Sequence[int]
 ) -> dict[DetailKey, DetailTotals]:
-    """What multiclass and regression series have in detail, summed over the tiles of each window."""
+    """What multiclass and regression series of models have in detail, summed over the tiles of each window."""
     rows = await connection.fetch(
         QUERIES.read_detail_totals,
         [window for window, _ in tiles],
         [tile.width for _, tile in tiles],
         [tile.since for _, tile in tiles],
         [tile.until for _, tile in tiles],
+        model_ids,
     )
     if not rows:
         return {}

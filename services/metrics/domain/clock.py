@@ -30,10 +30,9 @@ class Gate:
         return self.boundary is None or occurred_at >= self.boundary * MICROSECONDS
 
 
-def wall_boundary(now_microseconds: int, interval: int, last_as_of: int | None) -> int | None:
-    """The newest boundary that has passed, unless it was cut already; older ones are not made up."""
-    as_of = now_microseconds // MICROSECONDS // interval * interval
-    return as_of if last_as_of is None or as_of > last_as_of else None
+def newest_boundary(now_microseconds: int, interval: int) -> int:
+    """The newest boundary of the wall clock that has passed, in seconds since 1970; older ones are not made up."""
+    return now_microseconds // MICROSECONDS // interval * interval
 
 
 def missed_boundaries(as_of: int, interval: int, last_as_of: int | None) -> int:

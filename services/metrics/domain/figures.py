@@ -70,7 +70,7 @@ class Totals:
             self.predicted_positives + other.predicted_positives,
             self.squared_error + other.squared_error,
             self.log_loss + other.log_loss,
-            self.vector + other.vector,
+            histogram.plus(self.vector, other.vector),
             self.detail if other.detail is NO_DETAIL else self.detail.plus(other.detail),
         )
 
@@ -150,6 +150,8 @@ def expected_calibration_error(rows: Sequence[ReliabilityRow]) -> float | None:
 def reliability(vector: Vector) -> tuple[ReliabilityRow, ...]:
     """The reliability table: 10 bins of width 0.1, those without predictions left out."""
     negatives, positives = histogram.negatives(vector), histogram.positives(vector)
+    if not any(negatives) and not any(positives):
+        return ()
     sums = histogram.probability_sums(vector)
     merged = PROBABILITY_BINS // RELIABILITY_BINS
     rows = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from services.metrics.domain import figures, regression
@@ -25,10 +25,18 @@ ALL_TIME = "all"
 def figures_of(
     totals: Mapping[FigureKey, TotalsByKind], champion: str | None, facts: Mapping[str, Any]
 ) -> dict[FigureKey, Figures]:
+    """All that :func:`each_set_of_figures` tells."""
+    return dict(each_set_of_figures(totals, champion, facts))
+
+
+def each_set_of_figures(
+    totals: Mapping[FigureKey, TotalsByKind], champion: str | None, facts: Mapping[str, Any]
+) -> Iterator[tuple[FigureKey, Figures]]:
     """Figures of every version, segment and window that has sums; of all versions together in every window.
 
     A version is of the kind of most of its predictions ever made, all together of that of most of theirs, and a
-    champion that predicted nothing yet of the model's. ``facts`` are told with every set of figures.
+    champion that predicted nothing yet of the model's. ``facts`` are told with every set of figures. Sets that are
+    the same may be one object.
     """
     found: dict[FigureKey, dict[Kind, Totals]] = {("", "", window): {} for window in WINDOW_SECONDS}
     for (_, segment, window), by_kind in totals.items():
@@ -39,12 +47,15 @@ def figures_of(
         found.update({(champion, "", window): {} for window in WINDOW_SECONDS})
     found.update({key: dict(by_kind) for key, by_kind in totals.items()})
     kinds = _kinds_of_versions(found)
-    return {
-        (version, segment, window): _figures(
-            kinds[version], by_kind, found.get((version, segment, ALL_TIME), {}), facts
-        )
-        for (version, segment, window), by_kind in found.items()
-    }
+    made: dict[tuple[object, ...], Figures] = {}
+    for (version, segment, window), by_kind in found.items():
+        kind, ever = kinds[version], found.get((version, segment, ALL_TIME), {})
+        # A single version is all versions together, and the windows of a young model hold the same: sums that are
+        # one object have one set of figures.
+        same = (kind, *((name, id(sums)) for name, sums in by_kind.items()), "ever", id(ever.get(kind)))
+        if same not in made:
+            made[same] = _figures(kind, by_kind, ever, facts)
+        yield (version, segment, window), made[same]
 
 
 def _kinds_of_versions(found: Mapping[FigureKey, TotalsByKind]) -> dict[str, Kind]:

@@ -55,6 +55,18 @@ def test_stored_vectors_may_be_strung_together(vectors: list[dict[int, int]]) ->
     assert list(histogram.total([b"".join(stored)])) == list(histogram.total(stored))
 
 
+@given(st.lists(COUNTS, max_size=5))
+def test_few_and_many_come_to_the_same(vectors: list[dict[int, int]]) -> None:
+    joined = b"".join(map(histogram.encode, vectors))
+    assert histogram.total_of_few(joined) == histogram.total_of_many(joined)
+
+
+@given(COUNTS, COUNTS)
+def test_two_vectors_add_up_as_their_stored_forms_do(one: dict[int, int], two: dict[int, int]) -> None:
+    stored = [histogram.encode(counts) for counts in (one, two)]
+    assert histogram.plus(*(histogram.total([each]) for each in stored)) == histogram.total(stored)
+
+
 def test_many_extreme_counts_do_not_overflow() -> None:
     total = histogram.total([histogram.encode({3: 2**63 - 1, 4: -(2**63)})] * 1000)
     assert (total[3], total[4]) == (1000 * (2**63 - 1), 1000 * -(2**63))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import permutations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from services.metrics.domain.figures import NO_DETAIL, DetailTotals, Totals
 from services.metrics.domain.histogram import total
@@ -108,3 +111,24 @@ def test_all_versions_together_add_their_details() -> None:
         {"name": "a", "support": 2, "recall": 0.5},
         {"name": "b", "support": 1, "recall": 0.0},
     )
+
+
+SOME_SUMS = [sums(2, 2, correct=1), sums(3, 3, errors(1, -1, 4)), sums(5, 4, errors(0.5, 2, 2, 1)), sums(7)]
+PLACES = st.tuples(st.sampled_from("12"), st.sampled_from(["", "a:b"]), st.sampled_from(["1h", "7d", "all"]))
+
+
+@given(
+    st.dictionaries(
+        PLACES,
+        st.dictionaries(st.sampled_from(KINDS), st.integers(0, len(SOME_SUMS) - 1), min_size=1),
+        max_size=8,
+    )
+)
+def test_sums_that_are_one_object_are_told_as_those_that_are_equal(
+    places: dict[FigureKey, dict[Kind, int]],
+) -> None:
+    one = {key: {kind: SOME_SUMS[place] for kind, place in found.items()} for key, found in places.items()}
+    apart = {
+        key: {kind: replace(SOME_SUMS[place]) for kind, place in found.items()} for key, found in places.items()
+    }
+    assert told(one, "1") == told(apart, "1")
