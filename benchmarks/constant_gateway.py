@@ -7,6 +7,7 @@ body is given at the place where answers that are kept are given, behind the sam
 from __future__ import annotations
 
 import os
+from typing import cast
 
 from fastapi import FastAPI
 from starlette.middleware import Middleware
@@ -46,7 +47,7 @@ def main() -> None:
     def create_with_constant(settings: GatewaySettings) -> FastAPI:
         app = create_app(settings)
         outermost = app.user_middleware[0]
-        assert outermost.cls is Watched, "the constant is counted as every answer is"
+        assert cast("object", outermost.cls) is Watched, "the constant is counted as every answer is"
         app.user_middleware.insert(1, Middleware(Constant, body=body))
         return app
 

@@ -2,8 +2,8 @@
 
 Why no answer is ever older than the database was when it was asked for: the revision is read first, then what the
 answer is made of, and the answer is kept under that revision. Later the revision is read again, after the question
-came. Where it is the same, nothing had changed between the two reads, so the answer has everything that was so when
-the question came, whatever was written meanwhile, and through whichever gateway anybody saw it.
+came. Where it is the same, nothing had changed between the two reads, so the answer has all that was so when the
+question came, whatever was written meanwhile, and through whichever gateway anybody saw it.
 """
 
 from __future__ import annotations
