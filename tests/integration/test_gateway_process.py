@@ -112,7 +112,8 @@ def test_a_client_that_leaves_a_stream_is_let_go(start: Start, database_dsn: str
         return float(next(line for line in lines if line.startswith("trueward_event_stream_clients ")).split()[1])
 
     with httpx.stream("GET", f"{url}/api/v1/events", timeout=20, trust_env=False) as stream:
-        next(stream.iter_text())
+        parts = stream.iter_text()
+        assert next(parts).startswith("retry: ")
         assert clients() == 1
     deadline = time.monotonic() + PATIENCE_SECONDS
     while clients() != 0:
