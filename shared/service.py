@@ -339,7 +339,8 @@ def health_app(health: Health) -> Starlette:
 def bind(host: str, port: int) -> socket.socket:
     """A listening socket. Raises ``UsageError`` when the port is taken or not allowed."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listening = socket.socket(family, socket.SOCK_STREAM)
+    # asyncio turns off the delay of small packets only on a socket that says that it is TCP.
+    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((host, port))
