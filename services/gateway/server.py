@@ -20,6 +20,9 @@ from shared.errors import TruewardError
 
 GRACE_SECONDS = 5
 """How long answers that are under way when the gateway is told to stop may still take."""
+BACKLOG = 2_048
+MOST_AT_ONCE = 65_536
+"""Connections. Granian would serve as many as its backlog has, 128 by itself, and event streams stay open."""
 LOGGER = "_granian"
 SocketHolder: Any = net.SocketHolder  # type: ignore[attr-defined]  # its type information has another one
 
@@ -35,6 +38,8 @@ class _Embedded(Server):
             interface=Interfaces.ASGINL,
             http=HTTPModes.http1,
             websockets=False,
+            backlog=BACKLOG,
+            backpressure=MOST_AT_ONCE,
         )
         # It has just given its logger handlers of its own, and a level.
         logger = logging.getLogger(LOGGER)

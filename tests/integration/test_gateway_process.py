@@ -7,6 +7,7 @@ import signal
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 import httpx
 import psycopg
@@ -121,6 +122,20 @@ def test_a_client_that_leaves_a_stream_is_let_go(start: Start, database_dsn: str
         time.sleep(0.05)
     assert gateway.stop() == 0
     assert "Traceback" not in gateway.said()
+
+
+def test_open_streams_keep_nobody_else_from_being_answered(start: Start, database_dsn: str) -> None:
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    gateway = start("service", "gateway", "--http-port", str(port), "--postgres", database_dsn, "--kafka", NOBODY)
+    gateway.wait_until_answers(url)
+    with ExitStack() as stack:
+        for _ in range(300):
+            stream = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=20))
+            stream.sendall(b"GET /api/v1/events HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert stream.recv(12) == b"HTTP/1.1 200"
+        assert "trueward_event_stream_clients 300.0" in get(f"{url}/metrics").text
+    assert gateway.stop() == 0
 
 
 def test_what_is_asked_when_it_is_told_to_stop_is_answered(start: Start, database_dsn: str) -> None:
