@@ -13,7 +13,7 @@ from pathlib import Path
 from benchmarks.parts import Parts
 from benchmarks.peer import FOLDER
 
-OWN = ("aiokafka", "asyncpg", "faststream", "pydantic", "numpy", "fastapi", "uvicorn")
+OWN = ("aiokafka", "asyncpg", "faststream", "pydantic", "numpy", "fastapi", "granian")
 PEERS = {
     "pathway": "pathway",
     "flink": "apache-flink",

@@ -29,7 +29,7 @@ from faststream.kafka.subscriber.usecase import BatchSubscriber
 from prometheus_client import REGISTRY
 
 from shared.errors import TruewardError
-from shared.fetching import fetch_without_pauses
+from shared.fetching import fetch_abreast
 from shared.header_names import forgive_header_names
 from shared.outbox import SEND_SECONDS, Message, Send
 from shared.records import Place, Record, Records, Run
@@ -46,9 +46,9 @@ EVENT_CLOCK_FETCH_WAIT_MS = 20
 """Partitions that are held are not in the fetch that waits, and aiokafka sends no second one beside it: what they
 hold when they are released would wait for the first to end."""
 
-PARTITION_FETCH_BYTES = 1 << 17
-"""Of each partition so much at once: those that lag are then read abreast, and a batch is about few moments. A
-record that is larger comes all the same."""
+PARTITION_FETCH_BYTES = 1 << 20
+"""What of one partition is fetched at once, and so lies in memory. A sender's batch that is larger comes only when
+its partition happens to be the first of a fetch; by default no sender makes larger ones."""
 
 PRODUCE_BATCH_BYTES = 262_144
 """What of one partition goes to the broker at once. Of a pass of the relay, aiokafka's own 16 KiB would send a few
@@ -261,7 +261,7 @@ def subscribe(
         parser=_parse_raw,
         decoder=_leave_raw,
     )
-    fetch_without_pauses(subscriber)
+    fetch_abreast(subscriber)
 
     @subscriber
     async def take(records: tuple[ConsumerRecord[bytes, bytes], ...]) -> None:

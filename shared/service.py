@@ -52,7 +52,7 @@ from shared.topics import Service, read_by
 
 PROBE_SECONDS = 2.0
 CLOSE_SECONDS = 5.0
-FETCHED_AT_ONCE = 2_000
+FETCHED_AT_ONCE = 4_000
 """Records that are taken from what was fetched, and prepared, without a pause in which PostgreSQL is heard."""
 MIGRATIONS = "the database to be migrated: run `trueward migrate`"
 T = TypeVar("T")
@@ -357,7 +357,8 @@ def health_app(health: Health) -> Starlette:
 def bind(host: str, port: int) -> socket.socket:
     """A listening socket. Raises ``UsageError`` when the port is taken or not allowed."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listening = socket.socket(family, socket.SOCK_STREAM)
+    # asyncio turns off the delay of small packets only on a socket that says that it is TCP.
+    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((host, port))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,12 +14,14 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from services.gateway import listing, openapi, problems, resources
 from services.gateway.ingest import ingest
 from services.gateway.instruments import Watched
+from services.gateway.kept.front import Front
 from services.gateway.page import routes as page
 from services.gateway.page.live import Live
-from services.gateway.routes import health, mlops, system
+from services.gateway.routes import KEPT_PATHS, health, mlops, system
+from services.gateway.server import run
 from services.gateway.settings import GatewaySettings
 from shared import logs
-from shared.service import bind, serve
+from shared.service import bind
 
 DESCRIPTION = """\
 Trueward watches the live quality of machine-learning models and decides, by policy and on the record, when people
@@ -58,6 +59,7 @@ def create_app(settings: GatewaySettings) -> FastAPI:
     _add_metrics(app)
     _add_listing(app)
     problems.install(app)
+    app.add_middleware(Front, paths=KEPT_PATHS)
     app.add_middleware(Watched)
     app.openapi = lambda: openapi.describe(app)  # type: ignore[method-assign]
     return app
@@ -96,7 +98,7 @@ def main() -> None:
     logging.getLogger("httpx").setLevel(logging.WARNING)
     listening = bind(settings.http_host, settings.http_port)
     app = create_app(settings)
-    asyncio.run(serve(app, listening, app.state.live.until_stopped))
+    run(app, listening, app.state.live.until_stopped)
 
 
 if __name__ == "__main__":

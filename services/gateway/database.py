@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
@@ -10,7 +11,7 @@ import asyncpg
 
 from services.gateway.problems import Problem, describe
 from services.gateway.settings import GatewaySettings
-from shared.database import connect_pool
+from shared.database import connect, connect_pool
 
 AWAY = (
     asyncpg.PostgresConnectionError,
@@ -70,6 +71,43 @@ class Database:
     async def row(self, query: str, *arguments: object) -> asyncpg.Record | None:
         """The first row of an answer, if there is one. Raises as ``rows`` does."""
         return next(iter(await self.rows(query, *arguments)), None)
+
+
+class Line:
+    """One connection of its own, for one short question that is asked over and over, by one asker at a time.
+
+    A connection lent by the pool is set back before it is lent again, which takes as long as such a question.
+    """
+
+    def __init__(self, settings: GatewaySettings) -> None:
+        self._dsn = settings.postgres_dsn.get_secret_value()
+        self._wait_seconds = settings.database_wait_seconds
+        self._connection: asyncpg.Connection[Any] | None = None
+
+    async def rows(self, query: str, *arguments: object) -> list[asyncpg.Record]:
+        """What a query answers, over a new connection where there is none. Raises as ``Database.rows`` does."""
+        with _as_problem():
+            try:
+                async with asyncio.timeout(self._wait_seconds):
+                    connection = await self._connected()
+                    return list(await connection.fetch(query, *arguments))
+            except BaseException:
+                # In whatever state it is: a question that was given up may still be answered.
+                self.close()
+                raise
+
+    def close(self) -> None:
+        """Cut the connection off, if there is one."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.terminate()
+
+    async def _connected(self) -> asyncpg.Connection[Any]:
+        if self._connection is None or self._connection.is_closed():
+            self._connection = await connect(
+                self._dsn, role="gateway", application_name="trueward-gateway-revisions"
+            )
+        return self._connection
 
 
 @contextmanager

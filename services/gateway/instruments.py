@@ -6,7 +6,6 @@ import time
 from typing import Any
 
 from prometheus_client import Counter, Histogram
-from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -14,6 +13,8 @@ from services.gateway.problems import our_mistake
 
 REQUESTS_TOTAL = Counter("trueward_http_requests_total", "Requests answered.", ["method", "route", "status"])
 REQUEST_SECONDS = Histogram("trueward_http_request_seconds", "Time to the answer's first byte.", ["route"])
+NO_STORE = (b"cache-control", b"no-store")
+NO_SNIFFING = (b"x-content-type-options", b"nosniff")
 KNOWN_METHODS = frozenset({"GET", "POST", "HEAD", "OPTIONS", "PUT", "PATCH", "DELETE"})
 
 
@@ -22,6 +23,7 @@ class Watched:
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
+        self._series: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on and watch what is answered."""
@@ -35,9 +37,10 @@ class Watched:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                headers = MutableHeaders(raw=message["headers"])
-                headers.setdefault("Cache-Control", "no-store")
-                headers["X-Content-Type-Options"] = "nosniff"
+                headers = message["headers"] = list(message["headers"])
+                if all(name != b"cache-control" for name, _ in headers):
+                    headers.append(NO_STORE)
+                headers.append(NO_SNIFFING)
                 self._count(scope, message["status"], time.perf_counter() - began)
             await send(message)
 
@@ -48,10 +51,17 @@ class Watched:
                 await our_mistake(error).response(Request(scope))(scope, receive, watched_send)
             raise  # for the server to log
 
-    @staticmethod
-    def _count(scope: Scope, status: int, seconds: float) -> None:
+    def _count(self, scope: Scope, status: int, seconds: float) -> None:
         route: Any = scope.get("route")
         template = getattr(route, "path", "unknown")
         method = scope["method"] if scope["method"] in KNOWN_METHODS else "OTHER"
-        REQUESTS_TOTAL.labels(method=method, route=template, status=str(status)).inc()
-        REQUEST_SECONDS.labels(route=template).observe(seconds)
+        # Finding a series by its labels takes longer than counting in it; there are as many as the registry has.
+        series = self._series.get((method, template, status))
+        if series is None:
+            series = (
+                REQUESTS_TOTAL.labels(method=method, route=template, status=str(status)),
+                REQUEST_SECONDS.labels(route=template),
+            )
+            self._series[method, template, status] = series
+        series[0].inc()
+        series[1].observe(seconds)

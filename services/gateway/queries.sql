@@ -42,7 +42,8 @@ LEFT JOIN metrics.published_latest_snapshots AS snapshots USING (model)
 WHERE models.model = $1
 
 -- name: trend
--- $1 model, $2 points after this moment, $3 points below this sequence, $4 how many.
+-- $1 model, $2 points after this moment, $3 points below this sequence, $4 how many. A model's moments grow with its
+-- sequence, so what is too old among the newest so many is followed by nothing but older ones: no more are looked at.
 SELECT jsonb_build_object(
            'snapshot_id', snapshot_id, 'snapshot_sequence', sequence, 'as_of', document -> 'as_of',
            'version', coalesce(document -> 'champion' ->> 'version', 'all'), 'window', document -> 'window',
@@ -51,10 +52,15 @@ SELECT jsonb_build_object(
            'metrics', (document -> 'metrics') - '{reliability,class_recall}'::text[]
        )::text AS point,
        sequence
-FROM metrics.published_snapshots
-WHERE model = $1 AND as_of > $2 AND sequence < $3
+FROM (
+    SELECT snapshot_id, sequence, as_of, document
+    FROM metrics.published_snapshots
+    WHERE model = $1 AND sequence < $3
+    ORDER BY sequence DESC
+    LIMIT $4
+) AS newest
+WHERE as_of > $2
 ORDER BY sequence DESC
-LIMIT $4
 
 -- name: latest_decision
 -- A row for every known model; the decision, and the jobs that cover its causes now, are null before the first.

@@ -12,9 +12,13 @@ import httpx
 from fastapi import Depends, Request
 
 from services.gateway.commands import Commands
-from services.gateway.database import Database
+from services.gateway.database import Database, Line
 from services.gateway.intake import Intake
 from services.gateway.kafka import Kafka
+from services.gateway.kept.answering import Answering
+from services.gateway.kept.answers import KeptAnswers
+from services.gateway.kept.reading import revision_reader
+from services.gateway.kept.revisions import Revisions
 from services.gateway.page.live import Live
 from services.gateway.page.reader import Reader
 from services.gateway.settings import GatewaySettings
@@ -30,6 +34,7 @@ class Resources:
     """Everything that a route may use."""
 
     store: Store
+    answering: Answering
     commands: Commands
     status: Status
     kafka: Kafka
@@ -48,6 +53,7 @@ async def opened(settings: GatewaySettings, live: Live) -> AsyncIterator[Resourc
     ):
         store = Store(database, settings.topic_prefix)
         kafka = Kafka(settings)
+        line = Line(settings)
         background = [
             asyncio.create_task(kafka.run()),
             asyncio.create_task(live.run()),
@@ -57,6 +63,7 @@ async def opened(settings: GatewaySettings, live: Live) -> AsyncIterator[Resourc
         try:
             yield Resources(
                 store=store,
+                answering=Answering(Revisions(revision_reader(line)), KeptAnswers(settings.kept_answers_bytes)),
                 commands=Commands(store, kafka, settings.decision_wait_seconds),
                 status=Status(settings, store, kafka, http),
                 kafka=kafka,
@@ -69,6 +76,7 @@ async def opened(settings: GatewaySettings, live: Live) -> AsyncIterator[Resourc
             for task in background:
                 task.cancel()
             await asyncio.gather(*background, return_exceptions=True)
+            line.close()
 
 
 def resources(request: Request) -> Resources:

@@ -14,6 +14,7 @@ from starlette.types import Message
 
 from services.gateway.answers import (
     Accepted,
+    Answer,
     Jobs,
     Live,
     Models,
@@ -42,6 +43,9 @@ from services.gateway.store import RefusedRequest, policy_run
 from shared.contracts.base import Name
 from shared.contracts.retraining import Decision
 
+MONITORING_PATH, TREND_PATH = "/api/v1/mlops/monitoring", "/api/v1/mlops/monitoring/trend"
+KEPT_PATHS = (MONITORING_PATH, TREND_PATH)
+"""What is answered from memory while the database says that nothing changed."""
 REQUESTS_PATH = "/api/v1/mlops/retrain/requests"
 NO_STORE = {"Cache-Control": "no-store"}
 
@@ -113,16 +117,24 @@ _ACCEPTED: dict[int | str, dict[str, Any]] = {
 }
 
 
-@mlops.get("/monitoring", responses=problems(404, 422, 503))
-async def monitoring(asked: Annotated[MonitoringParameters, Query()], held: Held) -> Monitoring:
+@mlops.get("/monitoring", response_model=Monitoring, responses=problems(404, 422, 503))
+async def monitoring(asked: Annotated[MonitoringParameters, Query()], held: Held, request: Request) -> Response:
     """Is the model still good? Figures, thresholds and standing alerts, as of the newest snapshot."""
-    return await held.store.monitoring(asked)
+
+    async def make() -> bytes:
+        return as_json(await held.store.monitoring(asked))
+
+    return Json(await held.answering.answer(_key(request), asked.model, make))
 
 
-@mlops.get("/monitoring/trend", responses=problems(404, 422, 503))
-async def trend(asked: Annotated[TrendParameters, Query()], held: Held) -> Trend:
+@mlops.get("/monitoring/trend", response_model=Trend, responses=problems(404, 422, 503))
+async def trend(asked: Annotated[TrendParameters, Query()], held: Held, request: Request) -> Response:
     """The champion's figures, snapshot by snapshot, newest first."""
-    return await held.store.trend(asked)
+
+    async def make() -> bytes:
+        return as_json(await held.store.trend(asked))
+
+    return Json(await held.answering.answer(_key(request), asked.model, make))
 
 
 @mlops.get(
@@ -227,6 +239,21 @@ async def ready(held: Held) -> Ready:
     """The database answers. Whether commands would reach the broker is said, but is no condition."""
     await held.store.ping()
     return Ready(broker=await held.kafka.obstacle() or "ok")
+
+
+class Json(Response):
+    """An answer that is JSON already."""
+
+    media_type = "application/json"
+
+
+def as_json(answer: Answer) -> bytes:
+    """An answer's bytes."""
+    return answer.model_dump_json().encode()
+
+
+def _key(request: Request) -> tuple[str, bytes]:
+    return request.scope["path"], request.scope["query_string"]
 
 
 def _answer(model: str, outcome: Decision | Pending) -> PolicyRun | Response:

@@ -26,6 +26,11 @@ class GatewaySettings(Settings):
     kafka_wait_seconds: float = Field(
         3.0, gt=0, le=60, description="How long a request waits for the broker before it counts as away."
     )
+    kept_answers_bytes: int = Field(
+        64 * MEBIBYTE,
+        ge=0,
+        description="Most memory for answers that are kept, the least lately used going first; 0 keeps none.",
+    )
     ingest_body_bytes: int = Field(16 * MEBIBYTE, gt=0, description="Largest body of events taken over HTTP.")
     ingest_bytes_in_flight: int = Field(
         64 * MEBIBYTE, gt=0, description="Most bytes of events held at once; more is answered by a 429."

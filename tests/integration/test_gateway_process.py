@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 import httpx
 import psycopg
@@ -82,6 +85,78 @@ def test_it_stops_when_told(start: Start, database_dsn: str, number: signal.Sign
     assert gateway.stop(number) == 0
     assert "Traceback" not in gateway.said()
     assert "Unclosed" not in gateway.said()
+
+
+def test_a_stream_that_is_open_ends_whole_when_it_is_told_to_stop(start: Start, database_dsn: str) -> None:
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    gateway = start("service", "gateway", "--http-port", str(port), "--postgres", database_dsn, "--kafka", NOBODY)
+    gateway.wait_until_answers(url)
+    with httpx.stream("GET", f"{url}/api/v1/events", timeout=20, trust_env=False) as stream:
+        parts = stream.iter_text()
+        assert next(parts).startswith("retry: ")
+        gateway.process.send_signal(signal.SIGTERM)
+        # A connection that is cut would raise here: the answer has no end then.
+        assert all(part == ": still here\n\n" for part in parts)
+    assert gateway.process.wait(timeout=PATIENCE_SECONDS) == 0
+    assert "Traceback" not in gateway.said()
+
+
+def test_a_client_that_leaves_a_stream_is_let_go(start: Start, database_dsn: str) -> None:
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    gateway = start("service", "gateway", "--http-port", str(port), "--postgres", database_dsn, "--kafka", NOBODY)
+    gateway.wait_until_answers(url)
+
+    def clients() -> float:
+        lines = get(f"{url}/metrics").text.splitlines()
+        return float(next(line for line in lines if line.startswith("trueward_event_stream_clients ")).split()[1])
+
+    with httpx.stream("GET", f"{url}/api/v1/events", timeout=20, trust_env=False) as stream:
+        parts = stream.iter_text()
+        assert next(parts).startswith("retry: ")
+        assert clients() == 1
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while clients() != 0:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert gateway.stop() == 0
+    assert "Traceback" not in gateway.said()
+
+
+def test_open_streams_keep_nobody_else_from_being_answered(start: Start, database_dsn: str) -> None:
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    gateway = start("service", "gateway", "--http-port", str(port), "--postgres", database_dsn, "--kafka", NOBODY)
+    gateway.wait_until_answers(url)
+    with ExitStack() as stack:
+        for _ in range(300):
+            stream = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=20))
+            stream.sendall(b"GET /api/v1/events HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert stream.recv(12) == b"HTTP/1.1 200"
+        assert "trueward_event_stream_clients 300.0" in get(f"{url}/metrics").text
+    assert gateway.stop() == 0
+
+
+def test_what_is_asked_when_it_is_told_to_stop_is_answered(start: Start, database_dsn: str) -> None:
+    """A request that waits for the database, which holds it up until the gateway has been told."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    gateway = start("service", "gateway", "--http-port", str(port), "--postgres", database_dsn, "--kafka", NOBODY)
+    gateway.wait_until_answers(url)
+    with psycopg.connect(database_dsn) as holder, ThreadPoolExecutor() as threads:
+        holder.execute("LOCK TABLE metrics.model IN ACCESS EXCLUSIVE MODE")
+        asked = threads.submit(get, f"{url}/api/v1/models")
+        with psycopg.connect(database_dsn, autocommit=True) as watcher:
+            waits = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'metrics.model'::regclass"
+            deadline = time.monotonic() + PATIENCE_SECONDS
+            while watcher.execute(waits).fetchone() == (0,):
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+        gateway.process.send_signal(signal.SIGTERM)
+        holder.rollback()
+        assert asked.result(timeout=PATIENCE_SECONDS).json() == {"models": [], "next_cursor": None}
+    assert gateway.process.wait(timeout=PATIENCE_SECONDS) == 0
 
 
 def test_a_port_in_use_is_one_clear_line(start: Start) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Awaitable, Callable, Iterator
-from socket import socket
+from socket import IPPROTO_TCP, TCP_NODELAY, socket
 
 import httpx
 import pytest
@@ -40,6 +40,22 @@ def test_a_port_is_taken_from_the_moment_it_is_bound(listening: socket) -> None:
 def test_an_address_that_is_not_ours_is_one_clear_line() -> None:
     with pytest.raises(UsageError, match=r"cannot listen on 192\.0\.2\.1:"):
         bind("192.0.2.1", 0)
+
+
+async def test_what_is_written_in_two_parts_does_not_wait_for_an_acknowledgement(listening: socket) -> None:
+    """Uvicorn writes an answer's head and its body apart: with Nagle's algorithm the body comes 40 ms later."""
+    accepted: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    async def look(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        accepted.set_result(writer.get_extra_info("socket").getsockopt(IPPROTO_TCP, TCP_NODELAY))
+        writer.close()
+        await writer.wait_closed()
+
+    async with await asyncio.start_server(look, sock=listening.dup()):
+        _, client = await asyncio.open_connection("127.0.0.1", port_of(listening))
+        assert await accepted == 1
+        client.close()
+        await client.wait_closed()
 
 
 async def served(listening: socket, work: Callable[[], Awaitable[None]] | None) -> asyncio.Task[None]:
