@@ -15,8 +15,8 @@ def fetch_abreast(subscriber: BatchSubscriber) -> None:
     """Let the subscriber take its partitions abreast, and look again as soon as it has waited in vain.
 
     Of itself it would take all that was fetched of one partition before any of the next: where all lag, a batch
-    would be about as many moments as there are partitions. And where nothing is there, FastStream's own look sleeps as
-    long as it has waited, and sees nothing that comes meanwhile: where records come now and then, each second
+    would be about as many moments as there are partitions. And where nothing is there, FastStream's own look sleeps
+    as long as it has waited, and sees nothing that comes meanwhile: where records come now and then, each second
     one lies there for a tenth of a second.
     """
 
@@ -37,6 +37,7 @@ async def take_abreast(consumer: AIOKafkaConsumer, most: int, timeout_ms: int) -
         return ()
     there = [partition for partition in partitions if partition not in found]
     while there and len(taken) < most:
+        share = max(1, (most - len(taken)) // len(there))
         more = []
         for partition in there:
             try:

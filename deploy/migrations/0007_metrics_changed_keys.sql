@@ -22,6 +22,10 @@ CREATE TABLE metrics.changed_keys_removed (
 COMMENT ON TABLE metrics.changed_keys_removed IS
     'The newest transaction whose changed keys were removed with age: who has not seen it must read all keys anew.';
 
+-- A block range's summary comes with a vacuum: until then every newest label was read to find those of one minute.
+DROP INDEX metrics.label_by_time;
+CREATE INDEX label_by_time ON metrics.label (observed_at);
+
 CREATE FUNCTION metrics.tell_changed_predictions() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     INSERT INTO metrics.changed_keys (keys)

@@ -73,6 +73,7 @@ async def _join(effects: Effects, records: Records, gate: Gate | None, bounds: B
         look = await memory.look(effects.connection)
         met, difficult = await hot.find(effects, gathered, apart, bounds, memory)
         one_by_one.add(gathered.origins_of(difficult))
+        await hot.make_names_known(effects.connection, met)
     batch = sort_in(one_by_one.in_order(), effects, gate)
     work = await joining.find(effects, batch.predictions, batch.labels, bounds)
     concerned = {id_of(policy.model) for _, policy in batch.policies}

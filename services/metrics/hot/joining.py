@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,9 +15,10 @@ from services.metrics import store
 from services.metrics.domain.buckets import MICROSECONDS, widths
 from services.metrics.domain.horizons import Standing
 from services.metrics.domain.hot.ruling import Arrived, counts, rule_all
-from services.metrics.domain.hot.states import PREDICTION_FIELDS, States
+from services.metrics.domain.hot.states import PREDICTION_FIELDS, Places, States
 from services.metrics.domain.hot.summing import Evaluations, differing, sum_up
 from services.metrics.domain.joining import Label
+from services.metrics.domain.sums import BucketRows
 from services.metrics.hot import copying
 from services.metrics.hot.combinations import Combination, Combinations
 from services.metrics.hot.gathering import Gathered
@@ -159,8 +161,23 @@ def _without(difficult: Mask, met: Met) -> Met:
     )
 
 
+async def make_names_known(connection: Connection, met: Met) -> None:
+    """Make known what new predictions name. As ever before the models are locked: so nobody waits in a circle."""
+    numbers = np.unique(met.after["combination"][met.new]).tolist()
+    if not numbers:
+        return
+    named = [met.combinations[number] for number in numbers]
+    said = [(one.model, one.version) for one in named if one.model is not None and one.version is not None]
+    await store.add_names(
+        connection,
+        models=[model for model, _ in said],
+        versions=[(model, version, "binary") for model, version in said],
+        segments=[one.segments for one in named],
+    )
+
+
 async def settle(effects: Effects, met: Met) -> None:
-    """Store what is new and change the sums. The models must be locked."""
+    """Store what is new and change the sums. The models must be locked, and the names of ``met`` known."""
     connection = effects.connection
     concerned = {number: met.combinations[number] for number in met.concerned()}
     declared = await store.declared_segments(connection, {one.model_id for one in concerned.values()})
@@ -168,8 +185,17 @@ async def settle(effects: Effects, met: Met) -> None:
         number: series_of(one.model_id, one.version_id, one.segments, declared.get(one.model_id, {}))
         for number, one in concerned.items()
     }
-    await _save_rows(connection, met)
-    await _save_sums(effects, met, series)
+    # PostgreSQL stores the rows while the sums are made here.
+    storing = asyncio.create_task(_save_rows(connection, met))
+    try:
+        await asyncio.sleep(0)
+        sums = await _sums(effects, met, series)
+    finally:
+        await storing
+    if len(sums):
+        touched = {one for found in series.values() for one in found}
+        await store.add_series(connection, sorted(touched, key=lambda one: one.series_id))
+        await store.add_bucket_rows(connection, sums)
     await _save_label_counts(connection, met, concerned)
 
 
@@ -177,8 +203,8 @@ async def _save_rows(connection: Connection, met: Met) -> None:
     after, kept_from = met.after, met.bounds.boundary
     if met.new.any():
         await _save_predictions(connection, met)
-    first = met.changed & ~met.before["labelled"]
-    if first.any():
+    first = _by_key(met, met.changed & ~met.before["labelled"])
+    if len(first):
         observed_at = after["observed_at"][first]
         await copying.copy(
             connection,
@@ -190,7 +216,7 @@ async def _save_rows(connection: Connection, met: Met) -> None:
                 "first_observed_at": copying.bigints(after["first_observed_at"][first]),
                 "kept_from": None if kept_from is None else copying.bigints(np.maximum(observed_at, kept_from)),
             },
-            int(first.sum()),
+            len(first),
         )
     corrected = np.flatnonzero(met.changed & met.before["labelled"]).tolist()
     if corrected:
@@ -206,8 +232,15 @@ def _superseded(met: Met) -> list[tuple[UUID, Label]]:
     return [(UUID(bytes=met.keys[place]), Label(moment, float(positive))) for place, moment, positive in columns]
 
 
-def _keys(met: Met, chosen: Mask) -> copying.Column:
-    return copying.uuids(b"".join([met.keys[place] for place in np.flatnonzero(chosen).tolist()]))
+def _by_key(met: Met, chosen: Mask) -> Places:
+    """The places of some entities in the order of their keys: rows that are neighbours in an index come together."""
+    places = np.flatnonzero(chosen)
+    keys = b"".join([met.keys[place] for place in places.tolist()])
+    return places[np.argsort(np.frombuffer(keys, dtype=">u8")[::2], kind="stable")]
+
+
+def _keys(met: Met, places: Places) -> copying.Column:
+    return copying.uuids(b"".join([met.keys[place] for place in places.tolist()]))
 
 
 def _standing(state: np.void) -> Standing:
@@ -216,15 +249,15 @@ def _standing(state: np.void) -> Standing:
 
 
 async def _save_predictions(connection: Connection, met: Met) -> None:
-    new, boundary = met.after[met.new], met.bounds.boundary
+    places = _by_key(met, met.new)
+    new, boundary = met.after[places], met.bounds.boundary
     numbers, inverse = np.unique(new["combination"], return_inverse=True)
     named = [met.combinations[number] for number in numbers.tolist()]
-    await _make_names_known(connection, named)
     version_ids = np.array([one.version_id for one in named], dtype=np.int64)
     segment_ids = np.array([one.segment_id for one in named], dtype=np.int64)
     columns = {
-        "prediction_key": _keys(met, met.new),
-        "entity_key": _keys(met, met.new),
+        "prediction_key": _keys(met, places),
+        "entity_key": _keys(met, places),
         "version_id": copying.bigints(version_ids[inverse]),
         "segment_id": copying.bigints(segment_ids[inverse]),
         "probability": copying.doubles(new["probability"]),
@@ -236,18 +269,7 @@ async def _save_predictions(connection: Connection, met: Met) -> None:
     await copying.copy(connection, "prediction", columns, len(new))
 
 
-async def _make_names_known(connection: Connection, named: Sequence[Combination]) -> None:
-    """Of combinations that new predictions name, and so by names."""
-    said = [(one.model, one.version) for one in named if one.model is not None and one.version is not None]
-    await store.add_names(
-        connection,
-        models=[model for model, _ in said],
-        versions=[(model, version, "binary") for model, version in said],
-        segments=[one.segments for one in named],
-    )
-
-
-async def _save_sums(effects: Effects, met: Met, series: Mapping[int, Sequence[Series]]) -> None:
+async def _sums(effects: Effects, met: Met, series: Mapping[int, Sequence[Series]]) -> BucketRows:
     within_before, within_after = met.within(met.before), met.within(met.after)
     changed, old = met.changed, ~met.new & met.after["predicted"]
     # An old prediction's evaluation goes and comes again where it is another one.
@@ -260,11 +282,11 @@ async def _save_sums(effects: Effects, met: Met, series: Mapping[int, Sequence[S
         effects.count(TOO_LATE_TOTAL, int(too_late.sum()), horizon="label")
     evaluations = Evaluations.of(met.before, goes, -1) + Evaluations.of(met.after, comes, 1)
     ids = {number: [one.series_id for one in found] for number, found in series.items()}
-    rows = sum_up(met.after[met.new], evaluations, ids, widths(met.bounds.bucket_seconds))
-    if len(rows):
-        touched = {one for found in series.values() for one in found}
-        await store.add_series(effects.connection, sorted(touched, key=lambda one: one.series_id))
-        await store.add_bucket_rows(effects.connection, rows)
+    parts = []
+    for part in sum_up(met.after[met.new], evaluations, ids, widths(met.bounds.bucket_seconds)):
+        parts.append(part)
+        await asyncio.sleep(0)
+    return BucketRows.together(parts)
 
 
 async def _save_label_counts(connection: Connection, met: Met, concerned: Mapping[int, Combination]) -> None:

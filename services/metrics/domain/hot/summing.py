@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,8 +56,8 @@ def sum_up(
     evaluations: Evaluations,
     series_of: Mapping[int, Sequence[int]],
     widths: Sequence[int],
-) -> BucketRows:
-    """What new predictions and evaluations add to the buckets of their series, at every width.
+) -> Iterator[BucketRows]:
+    """What new predictions and evaluations add to the buckets of their series, width by width.
 
     ``series_of`` gives the series ids of each combination. Changes that cancel out are left out.
     """
@@ -66,12 +66,11 @@ def sum_up(
     spread = _Spread({key: [numbers[one] for one in ids] for key, ids in series_of.items()})
     narrowest = widths[0]
     rows, bins = _narrow_rows(new, evaluations, spread, narrowest)
-    found = [_bucket_rows(names, narrowest, rows, bins)]
+    yield _bucket_rows(names, narrowest, rows, bins)
     for width in widths[1:]:
         rows = _grouped(rows[0], rows[1] // width * width, rows[2])
         bins = _grouped_bins(bins[0], bins[1] // width * width, bins[2], bins[3])
-        found.append(_bucket_rows(names, width, rows, bins))
-    return BucketRows.together(found)
+        yield _bucket_rows(names, width, rows, bins)
 
 
 class _Spread:
