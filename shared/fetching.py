@@ -15,9 +15,9 @@ def fetch_abreast(subscriber: BatchSubscriber) -> None:
     """Let the subscriber take its partitions abreast, and look again as soon as it has waited in vain.
 
     Of itself it would take all that was fetched of one partition before any of the next: where all lag, a batch
-    would be about as many moments as there are partitions. And where nothing is there, FastStream's own look sleeps
-    as long as it has waited, and sees nothing that comes meanwhile: where records come now and then, each second
-    one lies there for a tenth of a second.
+    would be about as many moments as there are partitions. And where nothing is there, FastStream's own look
+    sleeps as long as it has waited, and sees nothing that comes meanwhile: where records come now and then, each
+    second one lies there for a tenth of a second.
     """
 
     async def fetched(consumer: AIOKafkaConsumer) -> Fetched:

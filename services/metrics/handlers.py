@@ -82,8 +82,8 @@ async def _join(effects: Effects, records: Records, gate: Gate | None, bounds: B
     if concerned:
         await store.lock_models(effects.connection, concerned)
     if met is not None and look is not None:
-        await hot.settle(effects, met)
-        effects.after_commit(partial(memory.committed, look, met.keys, met.after, one_by_one.keys()))
+        await hot.settle(effects, met, memory, look)
+        effects.after_commit(partial(memory.committed, look, met.keys, one_by_one.keys()))
     if work is not None:
         await joining.settle(effects, work)
     return batch

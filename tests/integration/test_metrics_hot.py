@@ -29,7 +29,7 @@ async def world(module_database_dsn: str) -> AsyncIterator[MetricsWorld]:
 
 
 def traffic(chance: random.Random, count: int) -> list[Fact]:
-    """Mostly plain events about few entities, early, late, repeated and corrected; among them some of every other sort."""
+    """Mostly plain events, early, late, repeated and corrected; among them some of every other sort."""
     facts: list[Fact] = []
     for number in range(count):
         name, model = f"p{number}", f"m{chance.randrange(3)}"

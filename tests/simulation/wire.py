@@ -309,7 +309,12 @@ class Lent:
         )
 
     async def copy_to_table(
-        self, table: str, *, source: AsyncIterator[bytes], columns: list[str], format: str
+        self,
+        table: str,
+        *,
+        source: AsyncIterator[bytes],
+        columns: list[str],
+        format: str,  # noqa: A002 (asyncpg's name)
     ) -> None:
         data = b"".join([piece async for piece in source])
         await self._effect(
@@ -319,7 +324,13 @@ class Lent:
             durable=not self.in_transaction,
         )
 
-    async def copy_from_query(self, query: str, *, output: Callable[[bytes], Any], format: str) -> None:
+    async def copy_from_query(
+        self,
+        query: str,
+        *,
+        output: Callable[[bytes], Any],
+        format: str,  # noqa: A002 (asyncpg's name)
+    ) -> None:
         self._refuse_when_cut()
         await self._effect(
             "statement",

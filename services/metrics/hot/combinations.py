@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from services.metrics.domain.identity import id_of
@@ -10,6 +10,10 @@ from services.metrics.store import Names
 
 MOST = 50_000
 """Combinations that are numbered; predictions of more are taken one by one."""
+
+
+Named = tuple[str, str, tuple[tuple[str, str], ...]]
+"""Model, version, and segments in any order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +35,7 @@ class Combinations:
         self._most = most
         self._known: list[Combination] = []
         self._by_ids: dict[tuple[int, int], int] = {}
-        self._by_names: dict[tuple[str, str, tuple[tuple[str, str], ...]], int] = {}
+        self._by_names: dict[Named, int] = {}
         self.spelled: dict[int, tuple[str, str]] = {}
         """How the words of a prediction begin, and go on behind its entity: see :mod:`intake`."""
 
@@ -43,12 +47,21 @@ class Combinations:
         """Whether a new one is refused."""
         return len(self._by_names) >= self._most or len(self._known) >= self._most
 
-    def number_of(self, model: str, version: str, segment: Mapping[str, str]) -> int | None:
-        """The number of what a binary prediction names; None where it is new and there are too many."""
-        names = (model, version, tuple(segment.items()))
+    def numbers_of(self, named: Sequence[Named]) -> list[int | None]:
+        """The numbers of what binary predictions name; None where it is new and there are too many."""
+        numbers = list(map(self._by_names.get, named))
+        if None not in numbers:
+            return numbers
+        return [
+            self._number_of(names) if number is None else number
+            for number, names in zip(numbers, named, strict=True)
+        ]
+
+    def _number_of(self, names: Named) -> int | None:
         number = self._by_names.get(names)
         if number is None and not self.is_full:
-            segments = tuple(sorted(segment.items()))
+            model, version, segment = names
+            segments = tuple(sorted(segment))
             version_id, segment_id = id_of(model, version), id_of(*(part for pair in segments for part in pair))
             number = self.add(Combination(id_of(model), version_id, segment_id, segments, model, version))
             self._by_names[names] = number

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from hashlib import blake2b
@@ -29,6 +30,7 @@ Mask = npt.NDArray[np.bool_]
 
 _Name = Annotated[str, msgspec.Meta(min_length=1, max_length=NAME_LENGTH)]
 _Probability = Annotated[float, msgspec.Meta(ge=0, le=1)]
+KEY_BYTES = 16
 _LEAD = LARGEST_LEAD // timedelta(microseconds=1)
 
 
@@ -159,7 +161,7 @@ def _moved(origins: Sequence[Origins], starts: Sequence[int]) -> Origins:
 
 def key_of(identifier: str) -> bytes:
     """The bytes of :func:`identity.key_of`."""
-    return blake2b(identifier.encode(), digest_size=16).digest()
+    return blake2b(identifier.encode(), digest_size=KEY_BYTES).digest()
 
 
 def decode(runs: Sequence[Run], combinations: Combinations) -> Decoded:
@@ -189,11 +191,14 @@ def _read(runs: Sequence[Run], topic: str, decode_one: Callable[[bytes], _E]) ->
 def _read_run(values: list[bytes | None], decode_one: Callable[[bytes], _E]) -> tuple[list[_E], list[int]]:
     """What is written with a backslash, and so in more than one way, is left to the contract."""
     usual = [value for value in values if value is not None and len(value) <= MAX_RECORD_BYTES]
-    suspect = len(usual) < len(values) or b"\\" in b"".join(usual)
+    if len(usual) == len(values) and b"\\" not in b"".join(usual):
+        # Nearly always all of them are plain; one that is not costs a second look at each.
+        with suppress(msgspec.DecodeError, UnicodeDecodeError):
+            return list(map(decode_one, usual)), list(range(len(usual)))
     events: list[_E] = []
     places: list[int] = []
     for place, value in enumerate(values):
-        if value is None or (suspect and (b"\\" in value or len(value) > MAX_RECORD_BYTES)):
+        if value is None or len(value) > MAX_RECORD_BYTES or b"\\" in value:
             continue
         try:
             events.append(decode_one(value))
@@ -209,7 +214,9 @@ def _predictions(
     at, plain = read_times([event.predicted_at for event in events])
     plain &= at <= latest
     data_as_of, has_data = _data_as_of(events, plain)
-    numbers = [combinations.number_of(event.model, event.model_version, event.segment) for event in events]
+    numbers = combinations.numbers_of(
+        [(event.model, event.model_version, tuple(event.segment.items())) for event in events]
+    )
     if None in numbers:
         plain &= np.array([number is not None for number in numbers], dtype=np.bool_)
     plain &= np.array(
@@ -224,7 +231,7 @@ def _predictions(
     words = _words(events, states, data_as_of, has_data, combinations)
     digests = b"".join([blake2b(said.encode(), digest_size=8).digest() for said in words])
     states["content_hash"] = np.frombuffer(digests, dtype="<i8")
-    keys = [key_of(event.prediction_id) for event in events]
+    keys = [blake2b(event.prediction_id.encode(), digest_size=KEY_BYTES).digest() for event in events]
     return PlainPredictions(origins, keys, states, data_as_of, has_data)
 
 
@@ -296,7 +303,7 @@ def _labels(events: list[_Label], origins: Origins, latest: int) -> PlainLabels:
         events, at, origins = [events[place] for place in kept.tolist()], at[kept], origins[kept]
     return PlainLabels(
         origins=origins,
-        keys=[key_of(event.entity_id) for event in events],
+        keys=[blake2b(event.entity_id.encode(), digest_size=KEY_BYTES).digest() for event in events],
         observed_at=at,
         positive=np.array([event.outcome for event in events], dtype=np.bool_),
     )

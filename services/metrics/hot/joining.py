@@ -23,7 +23,7 @@ from services.metrics.hot import copying
 from services.metrics.hot.combinations import Combination, Combinations
 from services.metrics.hot.gathering import Gathered
 from services.metrics.hot.looking_up import states_of
-from services.metrics.hot.memory import Memory
+from services.metrics.hot.memory import Look, Memory
 from services.metrics.instruments import LABELS_TOTAL, PREDICTIONS_TOTAL, TOO_LATE_TOTAL
 from services.metrics.joining import Bounds, series_of
 from services.metrics.store import LabelBucketChange, Series
@@ -176,7 +176,7 @@ async def make_names_known(connection: Connection, met: Met) -> None:
     )
 
 
-async def settle(effects: Effects, met: Met) -> None:
+async def settle(effects: Effects, met: Met, memory: Memory, look: Look) -> None:
     """Store what is new and change the sums. The models must be locked, and the names of ``met`` known."""
     connection = effects.connection
     concerned = {number: met.combinations[number] for number in met.concerned()}
@@ -185,18 +185,25 @@ async def settle(effects: Effects, met: Met) -> None:
         number: series_of(one.model_id, one.version_id, one.segments, declared.get(one.model_id, {}))
         for number, one in concerned.items()
     }
+    limits = await store.new_label_limits(connection, {one.model_id for one in concerned.values()})
     # PostgreSQL stores the rows while the sums are made here.
     storing = asyncio.create_task(_save_rows(connection, met))
     try:
         await asyncio.sleep(0)
         sums = await _sums(effects, met, series)
+        buckets, new_labels = _label_counts(met, concerned, limits)
+        await asyncio.sleep(0)
+        memory.keep(look, met.keys, met.after)
     finally:
         await storing
     if len(sums):
         touched = {one for found in series.values() for one in found}
         await store.add_series(connection, sorted(touched, key=lambda one: one.series_id))
         await store.add_bucket_rows(connection, sums)
-    await _save_label_counts(connection, met, concerned)
+    if buckets:
+        await store.add_to_label_buckets(connection, buckets, met.bounds.bucket_seconds, met.bounds.horizons)
+    if any(new_labels.values()):
+        await store.add_new_labels(connection, new_labels)
 
 
 async def _save_rows(connection: Connection, met: Met) -> None:
@@ -233,7 +240,7 @@ def _superseded(met: Met) -> list[tuple[UUID, Label]]:
 
 
 def _by_key(met: Met, chosen: Mask) -> Places:
-    """The places of some entities in the order of their keys: rows that are neighbours in an index come together."""
+    """The places of some entities in the order of their keys: neighbours in an index are stored together."""
     places = np.flatnonzero(chosen)
     keys = b"".join([met.keys[place] for place in places.tolist()])
     return places[np.argsort(np.frombuffer(keys, dtype=">u8")[::2], kind="stable")]
@@ -289,24 +296,22 @@ async def _sums(effects: Effects, met: Met, series: Mapping[int, Sequence[Series
     return BucketRows.together(parts)
 
 
-async def _save_label_counts(connection: Connection, met: Met, concerned: Mapping[int, Combination]) -> None:
-    """Per model: which buckets its distinct labelled entities fall in, its newest data, its new labels."""
-    model_of = {number: one.model_id for number, one in concerned.items()}
+def _label_counts(
+    met: Met, concerned: Mapping[int, Combination], limits: Mapping[int, int | None]
+) -> tuple[dict[tuple[int, int], LabelBucketChange], Counter[int]]:
+    """Per model: which buckets its distinct labelled entities fall in, its newest data; and its new labels."""
     width = met.bounds.bucket_seconds
     buckets: dict[tuple[int, int], LabelBucketChange] = defaultdict(LabelBucketChange)
-    limits = await store.new_label_limits(connection, set(model_of.values())) if model_of else {}
     new_labels: Counter[int] = Counter()
     for number, moments, sign in _moved_labels(met):
-        model_id = model_of[number]
+        model_id = concerned[number].model_id
         limit = limits.get(model_id)
         new_labels[model_id] += sign * int(len(moments) if limit is None else (moments > limit).sum())
         _count_labels(buckets, model_id, moments, sign, width)
     for number, moment in met.data.tolist():
-        buckets[met.combinations[number].model_id, moment // MICROSECONDS // width * width].saw_data(moment)
-    if buckets:
-        await store.add_to_label_buckets(connection, buckets, width, met.bounds.horizons)
-    if any(new_labels.values()):
-        await store.add_new_labels(connection, new_labels)
+        model_id = met.combinations[number].model_id
+        buckets[model_id, moment // MICROSECONDS // width * width].saw_data(moment)
+    return buckets, new_labels
 
 
 def _count_labels(

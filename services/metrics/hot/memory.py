@@ -19,13 +19,13 @@ from asyncpg import Record
 from services.metrics.domain.hot.membership import Keys, Membership
 from services.metrics.domain.hot.states import Recent, States
 from services.metrics.hot.combinations import Combinations
+from services.metrics.hot.decoding import KEY_BYTES
 from shared.database import Connection, Queries, take_all_the_time
 from shared.service import Context
 
 QUERIES = Queries.load("services.metrics.hot")
-KEY_BYTES = 16
-MOST_RECENT = 300_000
-"""Entities that are remembered with what is known of them: about 60 MB."""
+MOST_RECENT = 150_000
+"""Entities that are remembered with what is known of them: about 30 MB."""
 LOOK_SECONDS = 10.0
 """Between two looks at what others changed, where no batch looks."""
 CHANGES_KEPT = timedelta(minutes=5)
@@ -65,6 +65,7 @@ class Memory:
     _store: str | None = field(init=False, default=None)
     _snapshot: str | None = field(init=False, default=None)
     _own: set[str] = field(init=False, default_factory=set)
+    _kept: dict[int, Sequence[bytes]] = field(init=False, default_factory=dict)
     _looks: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
@@ -83,6 +84,10 @@ class Memory:
         Inside a transaction that has locked the entities it asks about, before it asks.
         """
         row = await _look(connection, self._snapshot, self._own)
+        # Of a transaction that was never heard to be durable: it may be, and is then told of, or it never was.
+        for kept in self._kept.values():
+            self.recent.forget(kept)
+        self._kept.clear()
         if not _is_sure(row, self._store) or self.combinations.is_full:
             self._forget_everything()
         elif row["keys"]:
@@ -99,17 +104,23 @@ class Memory:
         """False where a key certainly has no row."""
         return np.ones(len(keys), dtype=np.bool_) if self.membership is None else self.membership.may_hold(keys)
 
-    def committed(self, look: Look, keys: Sequence[bytes], states: States, one_by_one: Iterable[bytes]) -> None:
-        """A transaction is durable: keep what it left known of ``keys``, and that ``one_by_one`` are not known.
+    def keep(self, look: Look, keys: Sequence[bytes], states: States) -> None:
+        """Keep what a transaction will leave known of ``keys``; it is forgotten unless :meth:`committed` follows.
 
-        ``look`` is the look that it was done by. Where there was another since, others may have changed its
-        entities already: then nothing is kept of them.
+        ``look`` is the look that it was done by. Where there was another since, nothing is kept.
+        """
+        if look.number == self._looks:
+            self.recent.keep(keys, states)
+            self._kept[look.number] = keys
+
+    def committed(self, look: Look, keys: Sequence[bytes], one_by_one: Iterable[bytes]) -> None:
+        """The transaction is durable that has changed ``keys``, and ``one_by_one`` in ways that are not kept.
+
+        Where there was another look since, others may have changed its entities already: nothing is kept of them.
         """
         others = list(one_by_one)
         self.recent.forget(others)
-        if look.number == self._looks:
-            self.recent.keep(keys, states)
-        else:
+        if self._kept.pop(look.number, None) is None:
             self.recent.forget(keys)
         if self.membership is not None:
             self.membership.add(as_keys(b"".join([*keys, *others])))

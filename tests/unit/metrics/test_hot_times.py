@@ -23,8 +23,8 @@ def by_contract(text: str) -> int | None:
         return None
 
 
-moments = st.datetimes(timezones=st.just(UTC)) | st.datetimes(
-    min_value=datetime(2026, 1, 1), max_value=datetime(2026, 12, 31), timezones=st.just(UTC)
+moments = st.datetimes(timezones=st.just(UTC)) | st.integers(1_767_225_600, 1_798_761_600).map(
+    lambda seconds: datetime.fromtimestamp(seconds, UTC)
 )
 
 
@@ -47,7 +47,7 @@ def spelled(draw: st.DrawFn) -> str:
 @example(["2000-02-29T23:59:59.999999Z", "2026-12-31T24:00:00Z", "2026-06-30T23:59:60Z", "2026-00-10T00:00:00Z"])
 @example(["2026-13-10T00:00:00Z", "2026-01-00T00:00:00Z", "9999-12-31T23:59:59Z", "0001-01-01T00:00:00+00:00"])
 @example(["2026-01-31T12:00:00.1234567Z", "2026-01-31T12:00:00.Z", "", "Z", "2026-01-31T12:00:00.12Z"])
-@example(["２026-01-31T12:00:00Z", "2026-01-31T12:00:00.1\U0001f600Z"])
+@example(["\uff12026-01-31T12:00:00Z", "2026-01-31T12:00:00.1\U0001f600Z"])
 def test_what_is_read_is_what_the_contract_reads(texts: list[str]) -> None:
     moments, known = read_times(texts)
     for text, moment, read in zip(texts, moments.tolist(), known.tolist(), strict=True):
