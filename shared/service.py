@@ -9,7 +9,7 @@ import os
 import signal
 import socket
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal, TypeVar
@@ -90,12 +90,14 @@ class ServiceDefinition:
     """A service: its name (schema, role and consumer group too), its handler, its loops.
 
     With ``prepare_for`` what the handler can do before a transaction is done while the one before is under way.
+    ``first`` is done before any record is taken, each by what the service then waits for.
     ``background`` loops run beside the consumer until cancelled; one that raises is run again with backoff.
     """
 
     name: Service
     handler_for: Callable[[Context], Handler]
     prepare_for: Callable[[Context], Prepare] | None = None
+    first: Mapping[str, Callable[[Context], Awaitable[None]]] = field(default_factory=dict)
     background: tuple[Callable[[Context], Awaitable[None]], ...] = ()
 
 
@@ -216,6 +218,10 @@ class Worker:
         await until_done("topics' identities", same_topics)
         failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         consumer.on_failure = partial(_fail, failed)
+        for awaited, step in definition.first.items():
+            self._health.waiting_for = awaited
+            await until_done(awaited, partial(step, context))
+        self._health.waiting_for = "Kafka"
         broker = await until_done("Kafka", lambda: self._start_consuming(consumer, failed))
         self._health.broker = broker
         try:

@@ -6,7 +6,7 @@ from functools import partial
 
 from services.metrics.clocks import horizons_of, interval_of, run_clock
 from services.metrics.handlers import make_handler, prepared
-from services.metrics.hot.memory import memory_of, remember
+from services.metrics.hot.memory import know_every_key, memory_of, remember
 from services.metrics.retention import keep_within_bounds
 from services.metrics.settings import MetricsSettings
 from shared.effects import Handler, Prepare
@@ -26,6 +26,7 @@ DEFINITION = ServiceDefinition(
     name="metrics",
     handler_for=_handler_for,
     prepare_for=_prepare_for,
+    first={"the keys of what is stored to be read": know_every_key},
     background=(run_clock, keep_within_bounds, remember),
 )
 

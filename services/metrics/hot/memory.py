@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from asyncpg import Record
 
-from services.metrics.domain.hot.membership import Keys, Membership
+from services.metrics.domain.hot.membership import MOST_KEYS, Keys, Membership
 from services.metrics.domain.hot.states import Recent, States
 from services.metrics.hot.combinations import Combinations
 from services.metrics.hot.decoding import KEY_BYTES
@@ -128,10 +128,16 @@ class Memory:
             self._own.add(look.transaction)
 
     async def read_every_key(self, context: Context) -> None:
-        """Read which keys are stored, beside the batches. What changes meanwhile is learned at the end."""
+        """Read which keys are stored, beside the batches. What changes meanwhile is learned at the end.
+
+        Of more than a filter tells apart none is read: then every key may be stored.
+        """
         membership = Membership()
         portions = _Portions(membership)
         async with context.pool.acquire() as connection:
+            if await connection.fetchval(QUERIES.estimate_keys) > MOST_KEYS:
+                self.lost.clear()
+                return
             async with connection.transaction(isolation="repeatable_read"):
                 await take_all_the_time(connection)
                 begun = await _look(connection, None, ())
@@ -176,6 +182,11 @@ class _Portions:
         found = np.frombuffer(data[:whole], dtype=_COPIED)["key"]
         self._membership.add(as_keys(found.tobytes()))
         self._rest = data[whole:]
+
+
+async def know_every_key(context: Context) -> None:
+    """Know which keys are stored before the first record is taken: meanwhile each would be looked up."""
+    await memory_of(context).read_every_key(context)
 
 
 def memory_of(context: Context) -> Memory:

@@ -16,6 +16,9 @@ SELECT pg_current_snapshot()::text AS snapshot,
        (SELECT count(*) FROM changed WHERE keys IS NULL) > 0 AS anything_changed,
        (SELECT string_agg(keys, ''::bytea) FROM changed) AS keys
 
+-- name: estimate_keys
+SELECT sum(greatest(reltuples, 0))::bigint FROM pg_class WHERE oid IN ('prediction'::regclass, 'label'::regclass)
+
 -- name: read_every_key
 -- Of COPY.
 SELECT prediction_key FROM prediction
