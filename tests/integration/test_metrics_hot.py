@@ -5,16 +5,21 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator, Sequence
+from datetime import timedelta
+from uuid import UUID
 
+import asyncpg
 import pytest
 
 from services.metrics import clocks
 from services.metrics.handlers import make_handler
-from services.metrics.hot.memory import Memory
+from services.metrics.hot.decoding import key_of
+from services.metrics.hot.memory import QUERIES, Memory
 from shared.database import connect_pool
+from shared.effects import Effects
 from tests.metrics_state import assert_nothing_to_rebuild, assert_state
 from tests.metrics_world import MINUTE, Fact, MetricsWorld, label, policy, prediction, valued
-from tests.support import make_consumer
+from tests.support import RECEIVED_AT, make_consumer
 
 
 @pytest.fixture
@@ -65,13 +70,13 @@ class Instance:
 
     def __init__(self, world: MetricsWorld, partition: int) -> None:
         self.memory = Memory(most_recent=50)
-        handler = make_handler("wall", MINUTE, clocks.horizons_of(world.context.settings), self.memory)
-        self._consumer = make_consumer(handler, world.pool, service="metrics")
-        self._world = world
+        self.handler = make_handler("wall", MINUTE, clocks.horizons_of(world.context.settings), self.memory)
+        self._consumer = make_consumer(self.handler, world.pool, service="metrics")
+        self.world = world
         self._partition = partition
 
     async def take(self, facts: Sequence[Fact]) -> None:
-        await self._consumer.take([self._world.record(fact, self._partition) for fact in facts], {})
+        await self._consumer.take([self.world.record(fact, self._partition) for fact in facts], {})
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -101,3 +106,88 @@ async def test_instances_that_remember_join_as_if_each_looked_everything_up(
     )
     await assert_state(world, [*facts, *declared])
     await assert_nothing_to_rebuild(world)
+
+
+async def known_by(instance: Instance, name: str) -> bool:
+    """Whether the instance remembers what is stored about an entity, after a look at what others changed."""
+    async with instance.world.pool.acquire() as connection, connection.transaction():
+        await instance.memory.look(connection)
+    _, missing = instance.memory.recent.find([key_of(name)])
+    return not len(missing)
+
+
+async def test_what_anybody_else_changes_is_not_remembered_any_more(
+    world: MetricsWorld, module_database_dsn: str
+) -> None:
+    one, other = Instance(world, 0), Instance(world, 1)
+    await one.take([prediction("p", 0), prediction("q", 0), label("r", 5)])
+    assert [await known_by(one, name) for name in "pqr"] == [True, True, True]
+    await other.take([label("p", 30)])
+    assert [await known_by(one, name) for name in "pqr"] == [False, True, True]
+    await other.take([prediction("about-q", 7, entity_id="q")])
+    assert [await known_by(one, name) for name in "pqr"] == [False, False, True]
+    # As retention does, or a person.
+    await world.pool.execute("DELETE FROM label WHERE entity_key = $1", UUID(bytes=key_of("r")))
+    assert not await known_by(one, "r")
+    await one.take([prediction("p", 0), prediction("s", 0)])
+    assert [await known_by(one, name) for name in "ps"] == [True, True]
+    admin = await asyncpg.connect(module_database_dsn)
+    await admin.execute("TRUNCATE metrics.prediction, metrics.label")
+    await admin.close()
+    assert not await known_by(one, "s")
+    assert one.memory.lost.is_set()
+
+
+async def test_who_has_not_looked_before_changes_were_removed_forgets_everything(world: MetricsWorld) -> None:
+    one, other = Instance(world, 0), Instance(world, 1)
+    facts = [
+        prediction("p", 0),
+        prediction("q", 10),
+        prediction("r", 20),
+        label("p", 40),
+        label("q", 50),
+        label("r", 60),
+    ]
+    await one.take(facts[:1])
+    await one.memory.read_every_key(world.context)
+    assert not one.memory.lost.is_set()
+    await other.take(facts[1:3])
+    await world.pool.execute(QUERIES.remove_old_changes, timedelta(0))
+    assert await world.pool.fetchval("SELECT count(*) FROM changed_keys") == 0
+    # It would have taken both for entities of which nothing is stored.
+    await one.take(facts[3:])
+    assert one.memory.lost.is_set()
+    await assert_state(world, facts)
+
+
+async def test_keys_are_read_while_others_store_more(world: MetricsWorld) -> None:
+    one, other = Instance(world, 0), Instance(world, 1)
+    facts = [prediction(f"p{number}", number) for number in range(40)]
+    labels = [label(f"p{number}", 100 + number) for number in range(40)]
+
+    async def stored_meanwhile() -> None:
+        for place in range(0, 40, 4):
+            await other.take(facts[place : place + 4])
+
+    await asyncio.gather(one.memory.read_every_key(world.context), stored_meanwhile())
+    assert not one.memory.lost.is_set()
+    await one.take(labels)
+    await assert_state(world, [*facts, *labels])
+
+
+async def test_a_transaction_that_fails_leaves_nothing_in_memory(world: MetricsWorld) -> None:
+    instance = Instance(world, 0)
+    facts = [prediction("p", 0), prediction("q", 0), label("p", 40)]
+    records = [world.record(fact) for fact in facts]
+
+    async def rolled_back() -> None:
+        async with world.pool.acquire() as connection, connection.transaction():
+            await instance.handler(records, Effects("metrics", connection, RECEIVED_AT))
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await rolled_back()
+    assert [await known_by(instance, name) for name in "pq"] == [False, False]
+    await world.take_records(records)
+    await instance.take([label("q", 50)])
+    await assert_state(world, [*facts, label("q", 50)])
