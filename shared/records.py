@@ -40,7 +40,7 @@ class Run(Sequence[Record]):
     Each is made from what was fetched when it is asked for: who reads values alone makes none.
     """
 
-    __slots__ = ("_fetched", "_make", "_received_between", "place")
+    __slots__ = ("_bounds", "_fetched", "_make", "_received_between", "place")
 
     def __init__(
         self,
@@ -53,6 +53,7 @@ class Run(Sequence[Record]):
         self._fetched = fetched
         self._make = make
         self._received_between = received_between
+        self._bounds: tuple[datetime, datetime] | None = None
 
     @classmethod
     def of(cls, place: Place, records: Sequence[Record]) -> Run:
@@ -92,7 +93,9 @@ class Run(Sequence[Record]):
 
     def received_between(self) -> tuple[datetime, datetime]:
         """A moment that none of the records was received before, and one that none was received after."""
-        return self._received_between(self._fetched)
+        if self._bounds is None:
+            self._bounds = self._received_between(self._fetched)
+        return self._bounds
 
     def since(self, offset: int) -> Run:
         """The records from an offset on; the run itself where that is all of them."""

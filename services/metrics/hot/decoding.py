@@ -97,11 +97,15 @@ class Decoded:
 
     def others(self, runs: Sequence[Run]) -> list[tuple[int, int]]:
         """The origins of all other records of the batch."""
-        rest = [np.ones(len(run), dtype=np.bool_) for run in runs]
-        for origins in (self.predictions.origins, self.labels.origins):
-            for number in np.unique(origins[:, 0]).tolist():
-                rest[number][origins[origins[:, 0] == number, 1]] = False
-        return [(number, place) for number, one in enumerate(rest) for place in np.flatnonzero(one).tolist()]
+        origins = np.concatenate([self.predictions.origins, self.labels.origins])
+        plain = np.bincount(origins[:, 0], minlength=len(runs)).tolist()
+        found: list[tuple[int, int]] = []
+        for number, run in enumerate(runs):
+            if plain[number] < len(run):
+                rest = np.ones(len(run), dtype=np.bool_)
+                rest[origins[origins[:, 0] == number, 1]] = False
+                found += [(number, place) for place in np.flatnonzero(rest).tolist()]
+        return found
 
     def reaching(self, moment: int) -> set[int]:
         """The runs in which a plain event happened at a moment (microseconds since 1970) or later."""

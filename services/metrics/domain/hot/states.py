@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import repeat
 
 import numpy as np
 import numpy.typing as npt
@@ -64,8 +65,7 @@ class Recent:
 
     def find(self, keys: Sequence[bytes]) -> tuple[States, Places]:
         """The states of keys, and the places in ``keys`` of those that are not known here."""
-        get = self._places.get
-        places = np.fromiter((get(key, -1) for key in keys), dtype=np.int64, count=len(keys))
+        places = self._places_of(keys)
         states = self._states[places]
         missing = np.flatnonzero(places < 0)
         states[missing] = nothing_known(len(missing))
@@ -75,20 +75,25 @@ class Recent:
         """Keep the states of distinct keys; of more than there is room for, the last."""
         most = len(self._keys)
         keys, states = keys[-most:], states[-most:]
+        places = self._places_of(keys)
+        new = np.flatnonzero(places < 0)
+        taken = (self._next + np.arange(len(new))) % most
+        self._next = int(self._next + len(new)) % most
+        # A key that was known may lose its place to a new one just now: it is not kept.
+        places[np.isin(places, taken)] = -1
+        places[new] = taken
         known = self._places
-        places = np.fromiter((known.get(key, -1) for key in keys), dtype=np.int64, count=len(keys))
-        new = np.flatnonzero(places < 0).tolist()
-        for number in new:
-            place, key = self._next, keys[number]
-            self._next = (place + 1) % most
+        for place, number in zip(taken.tolist(), new.tolist(), strict=True):
             before = self._keys[place]
             if before is not None:
                 del known[before]
-            self._keys[place] = key
-            known[key] = place
-        # A key that was known may have lost its place to a new one just now: it is not kept.
-        found = np.fromiter((known.get(key, -1) for key in keys), dtype=np.int64, count=len(keys))
-        self._states[found[found >= 0]] = states[found >= 0]
+            known[keys[number]] = place
+            self._keys[place] = keys[number]
+        kept = places >= 0
+        self._states[places[kept]] = states[kept]
+
+    def _places_of(self, keys: Sequence[bytes]) -> Places:
+        return np.fromiter(map(self._places.get, keys, repeat(-1)), dtype=np.int64, count=len(keys))
 
     def forget(self, keys: Sequence[bytes]) -> None:
         """Know nothing of these keys any more."""
