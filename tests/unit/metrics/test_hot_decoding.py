@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any
@@ -205,6 +206,21 @@ def test_a_time_ahead_of_the_first_receipt_in_the_batch_is_left() -> None:
     ahead = as_bytes({**PREDICTION, "predicted_at": "2030-01-01T00:05:00.000001Z"})
     assert taken_as_plain(PREDICTIONS.name, [ahead], RECEIVED_AT) == []
     assert taken_as_plain(PREDICTIONS.name, [ahead], RECEIVED_AT + timedelta(microseconds=1)) == [0]
+
+
+@pytest.mark.parametrize("topics", [(PREDICTIONS.name, PREDICTIONS.name), (PREDICTIONS.name, LABELS.name)])
+def test_how_far_a_time_may_lie_ahead_runs_from_the_first_receipt(topics: tuple[str, str]) -> None:
+    value = as_bytes({**PREDICTION, "predicted_at": "2030-01-01T00:05:00.000001Z"})
+    received = [RECEIVED_AT, RECEIVED_AT + timedelta(microseconds=1)]
+    records = [
+        Record(topic, number, 0, at, None, value)
+        for number, (topic, at) in enumerate(zip(topics, received, strict=True))
+    ]
+    for order in (records, records[::-1]):
+        runs = [Run.of((record.topic, record.partition), [record]) for record in order]
+        assert decode(runs, Combinations()).predictions.keys == []
+    late = replace(records[0], received_at=received[1])
+    assert len(decode([Run.of((late.topic, 0), [late])], Combinations()).predictions.keys) == 1
 
 
 def test_predictions_of_too_many_combinations_are_left() -> None:
