@@ -52,7 +52,7 @@ def seeds_of(target: str) -> list[bytes]:
                 # Of the bytes that choose a topic those from 128 on choose the event clock as well.
                 clocked = next(byte for byte in range(128, 256) if byte % len(topics) == choice)
                 found += [bytes([byte]) + value for value in SEEDS[event] for byte in (choice, clocked)]
-        case "ingest" | "lines":
+        case "ingest" | "lines" | "plain":
             events = ("prediction.v1", "label.v1", "pipeline-run.v1", "model-version.v1")
             for choice, event in enumerate(events):
                 assert len(INGESTED) == len(events)

@@ -25,6 +25,7 @@ from shared.errors import Refusal, UsageError
 from shared.header_names import ForgivingRecords
 from shared.records import Record
 from shared.topics import LABELS, MODEL_VERSIONS, PIPELINE_RUNS, PREDICTIONS, Topic, read_by, topic_named
+from tests.fuzz.plain import taken_as_plain
 from tests.fuzz.rules import verdict
 from trueward.cli.lines import Checked, check
 from trueward.cli.policy import policies_of
@@ -34,6 +35,14 @@ E = TypeVar("E", bound=Exception)
 T = TypeVar("T")
 EVENTS = tuple(CATALOGUE)
 INGESTED = (PREDICTIONS, LABELS, PIPELINE_RUNS, MODEL_VERSIONS)
+PLAIN = (
+    (
+        PREDICTIONS,
+        b'{"prediction_id":"p","model":"m","model_version":"1","predicted_at":"2026-01-31T12:00:00Z","probability":1}',
+    ),
+    (LABELS, b'{"entity_id":"p","outcome":1,"observed_at":"2026-01-31T12:00:00Z"}'),
+)
+"""Topics of events that may be plain, each with one that is."""
 REASONS = frozenset(get_args(RefusalReason))
 
 
@@ -98,6 +107,14 @@ def intake(data: bytes) -> None:
         len(batch.predictions) + len(batch.labels) + len(batch.runs) + len(batch.versions) + len(batch.policies)
     )
     assert taken + len(effects.letters) + effects.held <= 1
+
+
+def plain(data: bytes) -> None:
+    """The first byte chooses the topic: what is taken as plain is what the contract reads, in whatever company."""
+    choice, value = (data[0], data[1:]) if data else (0, b"")
+    topic, good = PLAIN[choice % len(PLAIN)]
+    alone = taken_as_plain(topic.name, [value], RECEIVED_AT)
+    assert taken_as_plain(topic.name, [good, value, good], RECEIVED_AT) == [0, *(1 for _ in alone), 2]
 
 
 def headers(data: bytes) -> None:
@@ -203,7 +220,7 @@ def _refused(expected: type[E], attempt: Callable[[], T]) -> T | E:
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
-    target.__name__: target for target in (contracts, intake, headers, cursor, ingest, lines, policy_file)
+    target.__name__: target for target in (contracts, intake, plain, headers, cursor, ingest, lines, policy_file)
 }
 
 

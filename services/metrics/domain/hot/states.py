@@ -74,6 +74,8 @@ class Recent:
     def keep(self, keys: Sequence[bytes], states: States) -> None:
         """Keep the states of distinct keys; of more than there is room for, the last."""
         most = len(self._keys)
+        # What was known of those without room is known no more: their states have changed.
+        self.forget(keys[:-most])
         keys, states = keys[-most:], states[-most:]
         places = self._places_of(keys)
         new = np.flatnonzero(places < 0)
