@@ -30,6 +30,8 @@ PATIENCE_SECONDS = 5.0
 """How long PostgreSQL waits for a transaction that holds locks and says nothing."""
 BREAKER_POLL_SECONDS = 2.0
 """Between two looks whether an operator has reset the breaker."""
+GIVING_UP_SECONDS = 5.0
+"""For what is cancelled: even that may wait for a database that does not answer."""
 log = structlog.get_logger()
 
 
@@ -96,12 +98,16 @@ class Consumer:
                 self._begin(kafka)
         self._fetching_since = self._seeks
 
-    async def finish(self) -> None:
-        """Begin no transaction any more, and wait for the end of the one that is under way."""
+    async def finish(self, patience_seconds: float) -> None:
+        """Begin no transaction any more, and wait for the one that is under way; after so long it is given up."""
         self._finishing = True
         self._buffered.clear()
         if self._in_flight is not None:
-            await asyncio.wait([self._in_flight])
+            task = self._in_flight
+            await asyncio.wait([task], timeout=patience_seconds)
+            if not task.done():
+                task.cancel()
+                await asyncio.wait([task], timeout=GIVING_UP_SECONDS)
 
     def _begin(self, kafka: AIOKafkaConsumer) -> None:
         records = Records.together(self._buffered)

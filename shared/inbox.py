@@ -63,7 +63,7 @@ def admit(records: Sequence[Record], next_offsets: Mapping[Place, int], proven: 
         new = run.since(expected)
         if len(new) < len(run):
             repeats[place] = repeats.get(place, 0) + len(run) - len(new)
-        elif expected == next_offsets[place] and new.first_offset > expected and place not in repeats:
+        elif new.first_offset > expected:
             gap = Gap(place, expected, new.first_offset)
             if proven.get(place) != gap:
                 gaps[place] = gap

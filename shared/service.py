@@ -254,7 +254,7 @@ class Worker:
             await asyncio.Event().wait()
         finally:
             asyncio.get_running_loop().call_later(self._settings.graceful_timeout_seconds, pool.terminate)
-            await consumer.finish()
+            await consumer.finish(self._settings.graceful_timeout_seconds)
             await broker.stop()
 
     async def _start_consuming(self, consumer: Consumer, failed: asyncio.Future[None]) -> KafkaBroker:

@@ -71,11 +71,14 @@ async def _join(effects: Effects, records: Records, gate: Gate | None, bounds: B
         shards = {key[-1] % store.ENTITY_SHARDS for key in (*gathered.keys, *apart)}
         await store.lock_entity_shards(effects.connection, shards)
         look = await memory.look(effects.connection)
+        if gathered.combinations is not memory.combinations:
+            # There were too many, and they are numbered anew.
+            gathered = gather(_plain(records, gate, memory))
         met, difficult = await hot.find(effects, gathered, apart, bounds, memory)
         one_by_one.add(gathered.origins_of(difficult))
-        await hot.make_names_known(effects.connection, met)
     batch = sort_in(one_by_one.in_order(), effects, gate)
     work = await joining.find(effects, batch.predictions, batch.labels, bounds)
+    await joining.make_names_known(effects.connection, [part.named() for part in (met, work) if part is not None])
     concerned = {id_of(policy.model) for _, policy in batch.policies}
     concerned |= set() if met is None else met.model_ids()
     concerned |= set() if work is None else set(work.model_ids.values())
@@ -98,15 +101,17 @@ def prepared(records: Records, memory: Memory) -> Decoded:
 
 
 def _plain(records: Records, gate: Gate | None, memory: Memory) -> Decoded:
-    """The plain events of a batch; where the event clock may hold a run, all of it is taken one by one."""
+    """The plain events of a batch; where the event clock may hold a partition, all of it is taken one by one."""
     parts = records.parts or (records,)
     found = Decoded.together([prepared(part, memory) for part in parts], [len(part.runs) for part in parts])
     if gate is None:
         return found
     if gate.boundary is None:
         return found.without(range(len(records.runs)))
-    may_be_held = found.reaching(gate.boundary * MICROSECONDS)
-    return found.without(may_be_held | {number for number, _ in found.others(records.runs)})
+    apart = found.reaching(gate.boundary * MICROSECONDS) | {number for number, _ in found.others(records.runs)}
+    # Whatever is behind a record that is held waits with it, in whichever run of its partition.
+    places = {records.runs[number].place for number in apart}
+    return found.without([number for number, run in enumerate(records.runs) if run.place in places])
 
 
 def _gate(row: asyncpg.Record | None, clock: ClockName) -> Gate | None:

@@ -15,6 +15,7 @@ from services.metrics.domain.buckets import start_of, widths
 from services.metrics.domain.horizons import Horizons, Standing, reaches_back, rule
 from services.metrics.domain.identity import id_of, key_of
 from services.metrics.domain.joining import AnyEvaluation, Label, StoredPrediction, evaluate, is_new
+from services.metrics.domain.kinds import Kind
 from services.metrics.domain.sums import Changes
 from services.metrics.instruments import LABELS_TOTAL, PREDICTIONS_TOTAL, TOO_LATE_TOTAL
 from services.metrics.intake import NewPrediction
@@ -45,6 +46,15 @@ class Bounds:
         return None if self.boundary is None else max(moment, self.boundary)
 
 
+@dataclass(frozen=True, slots=True)
+class NewNames:
+    """Models, versions with what they say, and segments, which new predictions name."""
+
+    models: set[str] = field(default_factory=set)
+    versions: set[tuple[str, str, Kind]] = field(default_factory=set)
+    segments: set[tuple[tuple[str, str], ...]] = field(default_factory=set)
+
+
 @dataclass(slots=True)
 class Join:
     """What is known while one batch is joined.
@@ -60,6 +70,14 @@ class Join:
     model_ids: dict[int, int] = field(default_factory=dict)
     names: dict[int, Names] = field(default_factory=dict)
     declared: dict[int, dict[str, frozenset[str]]] = field(default_factory=dict)
+
+    def named(self) -> NewNames:
+        """What new predictions name."""
+        return NewNames(
+            models={prediction.model for prediction in self.new},
+            versions={(prediction.model, prediction.version, prediction.kind) for prediction in self.new},
+            segments={prediction.segments for prediction in self.new},
+        )
 
     def settled(self, entity_key: UUID) -> Standing | None:
         """The standing label of an entity after this batch."""
@@ -97,8 +115,8 @@ async def find(
 ) -> Join | None:
     """Find what predictions and labels meet, of each other and of all that came before; None without any.
 
-    Locks the entities. The models must be locked next, those of ``model_ids`` and all others that the batch
-    changes: whatever it locks, it locks in one order.
+    Locks the entities. What is new must be named next (:func:`make_names_known`), then the models locked, those
+    of ``model_ids`` and all others that the batch changes: whatever it locks, it locks in one order.
     """
     arrived = _by_entity(labels)
     if not predictions and not arrived:
@@ -109,9 +127,19 @@ async def find(
     new = await _without_repeats(effects, predictions)
     standing = await store.labels(connection, entity_keys)
     work = Join(bounds, new, standing, await _judge(effects, standing, arrived, bounds.horizons))
-    await _make_names_known(connection, new)
     await _find_siblings(connection, work)
     return work
+
+
+async def make_names_known(connection: Connection, parts: Iterable[NewNames]) -> None:
+    """Make known what a batch names, all at once and before the models are locked: nobody waits in a circle."""
+    found = NewNames()
+    for part in parts:
+        found.models.update(part.models)
+        found.versions.update(part.versions)
+        found.segments.update(part.segments)
+    if found.models:
+        await store.add_names(connection, models=found.models, versions=found.versions, segments=found.segments)
 
 
 async def settle(effects: Effects, work: Join) -> None:
@@ -189,16 +217,6 @@ async def _without_repeats(effects: Effects, predictions: Sequence[NewPrediction
             effects.refuse(prediction.record, Refusal("conflict", "prediction_id", detail))
             effects.count(PREDICTIONS_TOTAL, verdict="conflict")
     return fresh
-
-
-async def _make_names_known(connection: Connection, new: Sequence[NewPrediction]) -> None:
-    if new:
-        await store.add_names(
-            connection,
-            models=[prediction.model for prediction in new],
-            versions={(prediction.model, prediction.version, prediction.kind) for prediction in new},
-            segments={prediction.segments for prediction in new},
-        )
 
 
 async def _find_siblings(connection: Connection, work: Join) -> None:

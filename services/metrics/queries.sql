@@ -371,6 +371,12 @@ SELECT last_as_of FROM clock
 -- name: read_latest_sequences
 SELECT model, sequence FROM latest_figures
 
+-- name: take_snapshots_back
+INSERT INTO snapshot (model, sequence, snapshot_id, as_of, document)
+SELECT model, sequence, snapshot_id, as_of, document::jsonb
+FROM unnest($1::text[], $2::bigint[], $3::text[], $4::timestamptz[], $5::text[])
+    AS published (model, sequence, snapshot_id, as_of, document)
+
 -- name: resume_sequences
 -- The next snapshot has the next number. Its figures for other windows are known again with it.
 INSERT INTO latest_figures (model, sequence, snapshot_id, as_of, figures)

@@ -57,7 +57,7 @@ async def _store(context: Context, published: Sequence[Snapshot]) -> int:
         lost = lacking({row["model"]: row["sequence"] for row in rows}, published)
         if lost:
             newest = list({each.model: each for each in lost}.values())
-            await effects.connection.execute(QUERIES.save_snapshots, *_columns(lost))
+            await effects.connection.execute(QUERIES.take_snapshots_back, *_columns(lost))
             await effects.connection.execute(QUERIES.resume_sequences, *_columns(newest)[:4])
             as_of = max(int(each.as_of.timestamp()) for each in lost)
             await effects.connection.execute(QUERIES.resume_clock, as_of)

@@ -33,7 +33,7 @@ def examples_of(topic: Topic) -> list[Example]:
 def handler_of(service: Service) -> Any:
     definition: ServiceDefinition = importlib.import_module(f"services.{service}.app").DEFINITION
     settings = MetricsSettings() if definition.name == "metrics" else Settings()
-    return definition.handler_for(SimpleNamespace(settings=settings))  # type: ignore[arg-type]
+    return definition.handler_for(SimpleNamespace(settings=settings, kept={}))  # type: ignore[arg-type]
 
 
 def refusals(emitted: list[Emitted], topic: Topic) -> dict[int, tuple[str, str]]:

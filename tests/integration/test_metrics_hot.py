@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
+from functools import partial
 from uuid import UUID
 
 import asyncpg
@@ -13,6 +14,8 @@ import pytest
 
 from services.metrics import clocks
 from services.metrics.handlers import make_handler
+from services.metrics.hot import memory
+from services.metrics.hot.combinations import Combinations
 from services.metrics.hot.decoding import key_of
 from services.metrics.hot.memory import QUERIES, Memory
 from shared.database import connect_pool
@@ -191,3 +194,45 @@ async def test_a_transaction_that_fails_leaves_nothing_in_memory(world: MetricsW
     await world.take_records(records)
     await instance.take([label("q", 50)])
     await assert_state(world, [*facts, label("q", 50)])
+
+
+async def test_a_commit_that_was_never_heard_of_is_told_by_the_tables(world: MetricsWorld) -> None:
+    instance = Instance(world, 0)
+    await instance.memory.read_every_key(world.context)
+    facts = [prediction("p", 0), valued("q", 0, 2.5)]
+    async with world.pool.acquire() as connection, connection.transaction():
+        await connection.execute("SELECT pg_current_xact_id()")
+        # Another transaction ends meanwhile: then this one's own number counts as seen by its own snapshots.
+        await world.pool.execute("INSERT INTO retention (narrow_before) VALUES (0)")
+        effects = Effects("metrics", connection, RECEIVED_AT)
+        await instance.handler([world.record(fact, 5) for fact in facts], effects)
+    # It is durable, and `committed` was never called.
+    late = [label("p", 40), label("q", 50, 2.0), prediction("p", 0)]
+    await instance.take(late)
+    await assert_state(world, [*facts, *late])
+
+
+async def test_combinations_that_are_too_many_are_numbered_anew(
+    world: MetricsWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "Combinations", partial(Combinations, 3))
+    instance = Instance(world, 0)
+    instance.memory.combinations = Combinations(3)
+    chance, facts = random.Random(7), []
+    for number in range(60):
+        facts.append(prediction(f"p{number}", number, 0.25, model=f"m{chance.randrange(7)}"))
+        facts.append(label(f"p{chance.randrange(number + 1)}", 100 + number))
+    for place in range(0, len(facts), 6):
+        await instance.take(facts[place : place + 6])
+    await assert_state(world, facts)
+
+
+async def test_changes_stay_while_a_transaction_is_open_that_has_not_seen_them(world: MetricsWorld) -> None:
+    instance = Instance(world, 0)
+    async with world.pool.acquire() as connection, connection.transaction():
+        await connection.execute("SELECT pg_current_xact_id()")
+        await instance.take([prediction("p", 0)])
+        await world.pool.execute(QUERIES.remove_old_changes, timedelta(0))
+        assert await world.pool.fetchval("SELECT count(*) FROM changed_keys") > 0
+        await instance.memory.read_every_key(world.context)
+        assert not instance.memory.lost.is_set()

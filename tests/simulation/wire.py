@@ -330,6 +330,7 @@ class Lent:
         *,
         output: Callable[[bytes], Any],
         format: str,  # noqa: A002 (asyncpg's name)
+        timeout: float,  # noqa: ARG002, ASYNC109 (asyncpg's name)
     ) -> None:
         self._refuse_when_cut()
         await self._effect(

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from services.metrics.domain.hot.ruling import Arrived
 from services.metrics.domain.hot.states import Places, States
+from services.metrics.hot.combinations import Combinations
 from services.metrics.hot.decoding import Decoded, Origins, key_of
 from services.metrics.intake import decode_record
 from shared.contracts.base import Contract
@@ -40,6 +41,7 @@ class Gathered:
     labels: Arrived
     prediction_origins: Origins
     label_origins: Origins
+    combinations: Combinations
 
     def origins_of(self, entities: Mask) -> list[Origin]:
         """Where the events about some entities come from."""
@@ -61,6 +63,7 @@ def gather(decoded: Decoded) -> Gathered:
         labels=Arrived(_places(place_of, labels.keys), labels.observed_at, labels.positive),
         prediction_origins=predictions.origins,
         label_origins=labels.origins,
+        combinations=decoded.combinations,
     )
 
 

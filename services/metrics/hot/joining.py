@@ -25,7 +25,7 @@ from services.metrics.hot.gathering import Gathered
 from services.metrics.hot.looking_up import states_of
 from services.metrics.hot.memory import Look, Memory
 from services.metrics.instruments import LABELS_TOTAL, PREDICTIONS_TOTAL, TOO_LATE_TOTAL
-from services.metrics.joining import Bounds, series_of
+from services.metrics.joining import Bounds, NewNames, series_of
 from services.metrics.store import LabelBucketChange, Series
 from shared.database import Connection
 from shared.effects import Effects
@@ -72,6 +72,16 @@ class Met:
         known = self.after["predicted"] & (self.new | self.changed)
         return [int(number) for number in np.unique(self.after["combination"][known])]
 
+    def named(self) -> NewNames:
+        """What new predictions name."""
+        named = [self.combinations[number] for number in np.unique(self.after["combination"][self.new]).tolist()]
+        said = [(one.model, one.version) for one in named if one.model is not None and one.version is not None]
+        return NewNames(
+            models={model for model, _ in said},
+            versions={(model, version, "binary") for model, version in said},
+            segments={tuple(one.segments) for one in named},
+        )
+
     def model_ids(self) -> set[int]:
         """The models whose sums may change."""
         return {self.combinations[number].model_id for number in self.concerned()}
@@ -85,7 +95,7 @@ async def find(
     So are those that are ``apart`` already, and all that the columns have no rule for. The entities must be
     locked, and the memory have looked since then.
     """
-    before = await states_of(effects.connection, gathered.keys, memory)
+    before = await states_of(effects.connection, gathered.keys, memory, gathered.combinations)
     is_apart = np.fromiter((key in apart for key in gathered.keys), dtype=np.bool_, count=len(gathered.keys))
     difficult: Mask = is_apart | ~before["plain"]
     after = before.copy()
@@ -94,7 +104,7 @@ async def find(
     difficult[ruled.difficult] = True
     new = np.zeros(len(before), dtype=np.bool_)
     new[gathered.entity[is_new]] = True
-    met = Met(gathered.keys, before, after, new, ruled.superseded, _NO_DATA, memory.combinations, bounds)
+    met = Met(gathered.keys, before, after, new, ruled.superseded, _NO_DATA, gathered.combinations, bounds)
     removed = await store.removed_through(effects.connection)
     if removed:
         difficult |= _may_be_removed(met, removed)
@@ -158,21 +168,6 @@ def _without(difficult: Mask, met: Met) -> Met:
         after=met.after[kept],
         new=met.new[kept],
         superseded=Arrived(places[said.entity[plain]], said.observed_at[plain], said.positive[plain]),
-    )
-
-
-async def make_names_known(connection: Connection, met: Met) -> None:
-    """Make known what new predictions name. As ever before the models are locked: so nobody waits in a circle."""
-    numbers = np.unique(met.after["combination"][met.new]).tolist()
-    if not numbers:
-        return
-    named = [met.combinations[number] for number in numbers]
-    said = [(one.model, one.version) for one in named if one.model is not None and one.version is not None]
-    await store.add_names(
-        connection,
-        models=[model for model, _ in said],
-        versions=[(model, version, "binary") for model, version in said],
-        segments=[one.segments for one in named],
     )
 
 

@@ -16,16 +16,16 @@ from shared.database import Connection
 _STORED_FIELDS = tuple(field for field in PREDICTION_FIELDS if field not in ("predicted", "combination"))
 
 
-async def states_of(connection: Connection, keys: Sequence[bytes], memory: Memory) -> States:
-    """The states of entities, which must be locked; the memory must have looked since."""
+async def states_of(
+    connection: Connection, keys: Sequence[bytes], memory: Memory, combinations: Combinations
+) -> States:
+    """The states of entities, which must be locked; the memory must have looked since, and number as they do."""
     states, unknown = memory.recent.find(keys)
     if len(unknown):
         missing = [keys[place] for place in unknown.tolist()]
         asked = unknown[memory.may_be_stored(as_keys(b"".join(missing)))]
         if len(asked):
-            states[asked] = await _look_up(
-                connection, [keys[place] for place in asked.tolist()], memory.combinations
-            )
+            states[asked] = await _look_up(connection, [keys[place] for place in asked.tolist()], combinations)
     return states
 
 

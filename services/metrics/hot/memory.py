@@ -30,6 +30,8 @@ LOOK_SECONDS = 10.0
 """Between two looks at what others changed, where no batch looks."""
 CHANGES_KEPT = timedelta(minutes=5)
 """How long it is told what changed; who has not looked for longer reads every key anew."""
+READING_SECONDS = 600.0
+"""How long all keys may take to be read."""
 _COPY_HEADER_BYTES = 19
 _COPIED = np.dtype([("fields", ">i2"), ("size", ">i4"), ("key", f"V{KEY_BYTES}")])
 
@@ -63,7 +65,8 @@ class Memory:
     lost: asyncio.Event = field(init=False, default_factory=asyncio.Event)
     """Set while every key must be read anew."""
     _store: str | None = field(init=False, default=None)
-    _snapshot: str | None = field(init=False, default=None)
+    _position: Position = field(init=False, default=(None, None))
+    _looking: asyncio.Lock = field(init=False, default_factory=asyncio.Lock)
     _own: set[str] = field(init=False, default_factory=set)
     _kept: dict[int, Sequence[bytes]] = field(init=False, default_factory=dict)
     _looks: int = field(init=False, default=0)
@@ -72,8 +75,6 @@ class Memory:
         self._forget_everything()
 
     def _forget_everything(self) -> None:
-        if self.combinations.is_full:
-            self.combinations = Combinations()
         self.recent = Recent(self.most_recent)
         self.membership = None
         self.lost.set()
@@ -81,20 +82,28 @@ class Memory:
     async def look(self, connection: Connection) -> Look:
         """Learn what others have changed since the last look.
 
-        Inside a transaction that has locked the entities it asks about, before it asks.
+        Inside a transaction that has locked the entities it asks about, before it asks. Whoever comes while
+        another looks waits for its end: else what was told to one could be passed over by the other.
         """
-        row = await _look(connection, self._snapshot, self._own)
+        async with self._looking:
+            return await self._look(connection)
+
+    async def _look(self, connection: Connection) -> Look:
+        row = await _ask(connection, self._position, self._own)
         # Of a transaction that was never heard to be durable: it may be, and is then told of, or it never was.
         for kept in self._kept.values():
             self.recent.forget(kept)
         self._kept.clear()
-        if not _is_sure(row, self._store) or self.combinations.is_full:
+        if not _is_sure(row, self._store):
             self._forget_everything()
         elif row["keys"]:
             self.recent.forget(apart(row["keys"]))
             if self.membership is not None:
                 self.membership.add(as_keys(row["keys"]))
-        self._store, self._snapshot = row["store"], row["snapshot"]
+        if self.combinations.is_full:
+            self.combinations = Combinations()
+            self.recent = Recent(self.most_recent)
+        self._store, self._position = row["store"], _position_of(row)
         # What is committed is seen from now on: the next look tells of none of it.
         self._own.clear()
         self._looks += 1
@@ -140,11 +149,13 @@ class Memory:
                 return
             async with connection.transaction(isolation="repeatable_read"):
                 await take_all_the_time(connection)
-                begun = await _look(connection, None, ())
-                await connection.copy_from_query(QUERIES.read_every_key, output=portions.take, format="binary")
-            async with connection.transaction(isolation="repeatable_read"):
-                since = await _look(connection, begun["snapshot"], ())
-                await self.look(connection)
+                begun = await _ask(connection, (None, None), ())
+                await connection.copy_from_query(
+                    QUERIES.read_every_key, output=portions.take, format="binary", timeout=READING_SECONDS
+                )
+            async with self._looking, connection.transaction(isolation="repeatable_read"):
+                since = await _ask(connection, _position_of(begun), ())
+                await self._look(connection)
                 # Both looks see one snapshot, and nothing comes between the second one and this.
                 if _is_sure(since, begun["store"]) and begun["store"] == self._store:
                     membership.add(as_keys(since["keys"] or b""))
@@ -152,8 +163,18 @@ class Memory:
                     self.lost.clear()
 
 
-async def _look(connection: Connection, snapshot: str | None, own: Iterable[str]) -> Record:
-    rows: list[Record] = await connection.fetch(QUERIES.look, snapshot, list(own))
+Position = tuple[str | None, str | None]
+"""A snapshot, and the transaction that took it (None: it has no number): that one's changes are none that it has
+seen, though PostgreSQL may tell otherwise."""
+
+
+def _position_of(looked: Record) -> Position:
+    return looked["snapshot"], looked["transaction"]
+
+
+async def _ask(connection: Connection, position: Position, own: Iterable[str]) -> Record:
+    snapshot, transaction = position
+    rows: list[Record] = await connection.fetch(QUERIES.look, snapshot, list(own), transaction)
     return rows[0]
 
 
@@ -201,9 +222,13 @@ async def remember(context: Context) -> None:
     while True:
         if memory.lost.is_set():
             await memory.read_every_key(context)
-        else:
-            async with context.pool.acquire() as connection:
+        async with context.pool.acquire() as connection:
+            if not memory.lost.is_set():
                 await memory.look(connection)
-                await connection.execute(QUERIES.remove_old_changes, CHANGES_KEPT)
+            await connection.execute(QUERIES.remove_old_changes, CHANGES_KEPT)
+        if memory.lost.is_set():
+            # It was in vain, or was lost again: not at once once more.
+            await asyncio.sleep(LOOK_SECONDS)
+            continue
         with suppress(TimeoutError):
             await asyncio.wait_for(memory.lost.wait(), LOOK_SECONDS)

@@ -1,17 +1,23 @@
 -- name: look
 -- What anybody but the transactions $2 has changed since the snapshot $1 (null: never looked), and whether that is all:
--- told apart from another server, another table and a log that was removed in between. One snapshot sees it all.
+-- told apart from another server, another table and a log that was removed in between. One snapshot sees it all. The
+-- transaction $3 (null: it had no number) took that snapshot, which may count its changes among those that it saw.
 WITH since AS (
     SELECT $1::text::pg_snapshot AS snapshot
 ), changed AS (
     SELECT keys FROM changed_keys, since
-    WHERE writer >= pg_snapshot_xmin(since.snapshot)
-      AND NOT pg_visible_in_snapshot(writer, since.snapshot)
+    WHERE (
+          writer >= pg_snapshot_xmin(since.snapshot) AND NOT pg_visible_in_snapshot(writer, since.snapshot)
+          OR writer = $3::text::xid8
+      )
       AND writer <> ALL ($2::text[]::xid8[])
 )
 SELECT pg_current_snapshot()::text AS snapshot,
        pg_current_xact_id_if_assigned()::text AS transaction,
-       concat_ws(' ', pg_postmaster_start_time(), 'prediction'::regclass::oid, 'label'::regclass::oid) AS store,
+       concat_ws(
+           ' ', pg_postmaster_start_time(), (SELECT oid FROM pg_database WHERE datname = current_database()),
+           'prediction'::regclass::oid, 'label'::regclass::oid
+       ) AS store,
        NOT EXISTS (SELECT FROM changed_keys_removed, since WHERE through >= pg_snapshot_xmin(since.snapshot)) AS is_complete,
        (SELECT count(*) FROM changed WHERE keys IS NULL) > 0 AS anything_changed,
        (SELECT string_agg(keys, ''::bytea) FROM changed) AS keys
@@ -29,7 +35,10 @@ SELECT entity_key FROM label
 
 -- name: remove_old_changes
 WITH removed AS (
-    DELETE FROM changed_keys WHERE changed_at < now() - $1::interval RETURNING writer
+    -- Of transactions that every snapshot from now on has seen: else who looks later could not be sure either.
+    DELETE FROM changed_keys
+    WHERE changed_at < now() - $1::interval AND writer < pg_snapshot_xmin(pg_current_snapshot())
+    RETURNING writer
 ), newest AS (
     -- There is no max() of these numbers.
     SELECT writer FROM removed ORDER BY writer DESC LIMIT 1

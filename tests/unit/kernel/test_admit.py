@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.inbox import Advance, Gap, admit
-from shared.records import Place, Record
+from shared.records import Place, Record, Records
 
 HERE: Place = ("snapshots", 0)
 THERE: Place = ("snapshots", 1)
@@ -83,6 +83,22 @@ def test_one_partitions_gap_holds_up_no_other() -> None:
 def test_records_are_taken_in_the_order_of_their_offsets() -> None:
     admission = admit(records([7, 5, 6]), {HERE: 5}, {})
     assert offsets(admission.records) == [5, 6, 7]
+
+
+def test_a_jump_from_one_fetch_to_the_next_is_a_gap() -> None:
+    fetches = [Records.of(records([5, 6])), Records.of(records([9])), Records.of(records([10]))]
+    admission = admit(Records.together(fetches), {HERE: 5}, {})
+    assert offsets(admission.records) == [5, 6]
+    assert admission.gaps == (Gap(HERE, 7, 9),)
+    proven = admit(Records.together(fetches), {HERE: 5}, {HERE: Gap(HERE, 7, 9)})
+    assert offsets(proven.records) == [5, 6, 9, 10]
+
+
+def test_fetches_of_one_partition_go_on_where_the_one_before_ends() -> None:
+    fetches = [Records.of(records([3, 4, 5])), Records.of(records([6, 7]))]
+    admission = admit(Records.together(fetches), {HERE: 5}, {})
+    assert offsets(admission.records) == [5, 6, 7]
+    assert (admission.repeats, admission.gaps) == ({HERE: 2}, ())
 
 
 def test_an_advance_says_nothing_that_is_not_known() -> None:
