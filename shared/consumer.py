@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextvars import copy_context
 from functools import partial
 from typing import Any
 
@@ -58,6 +59,7 @@ class Consumer:
         self._prepare = prepare
         self._most_records = settings.max_batch_records
         self._buffered: list[Records] = []
+        self._context = copy_context()
         self._seeks = 0
         self._fetching_since = 0
         self._sought: dict[Place, tuple[int, int]] = {}
@@ -94,6 +96,8 @@ class Consumer:
         records = self._without_what_is_sought(records, kafka)
         if records and not self._finishing:
             self._buffered.append(records)
+            # With the trace of what was fetched last, not of a batch that has long ended.
+            self._context = copy_context()
             if self._in_flight is None:
                 self._begin(kafka)
         self._fetching_since = self._seeks
@@ -112,7 +116,7 @@ class Consumer:
     def _begin(self, kafka: AIOKafkaConsumer) -> None:
         records = Records.together(self._buffered)
         self._buffered = []
-        self._in_flight = asyncio.create_task(self._take_in(records, kafka))
+        self._in_flight = asyncio.create_task(self._take_in(records, kafka), context=self._context)
         self._in_flight.add_done_callback(partial(self._ended, kafka))
 
     def _ended(self, kafka: AIOKafkaConsumer, task: asyncio.Task[None]) -> None:
