@@ -199,6 +199,10 @@ class Instance:
         self.house.scheduler.drop(self)
         if self.member is not None:
             self.member.leave_when_silent()
+        consumer = None if self.consumer_input is None else self.consumer_input.consumer
+        if consumer is not None and consumer._in_flight is not None:
+            # On its way out it would wait for the end of it.
+            consumer._in_flight.cancel()
         if self.task is not None:
             self.task.cancel()
             await asyncio.wait([self.task])

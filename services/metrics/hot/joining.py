@@ -189,8 +189,11 @@ async def settle(effects: Effects, met: Met, memory: Memory, look: Look) -> None
         buckets, new_labels = _label_counts(met, concerned, limits)
         await asyncio.sleep(0)
         memory.keep(look, met.keys, met.after)
-    finally:
-        await storing
+    except BaseException:
+        storing.cancel()
+        await asyncio.wait([storing])
+        raise
+    await storing
     if len(sums):
         touched = {one for found in series.values() for one in found}
         await store.add_series(connection, sorted(touched, key=lambda one: one.series_id))
