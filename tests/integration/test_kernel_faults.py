@@ -224,7 +224,12 @@ async def test_backends_that_are_terminated_again_and_again(
         await service.ready()
         for _time in range(5):
             await publish(producer, topic(settings), itertools.islice(numbers, 200))
-            assert await asyncio.to_thread(query, database_dsn, terminate) != [(0,)]
+            # It may just be connecting again.
+            await eventually(
+                lambda: asyncio.to_thread(query, database_dsn, terminate),
+                lambda rows: rows != [(0,)],
+                "terminated",
+            )
         await taken_all(database_dsn, range(1_000))
         await said_in_full(settings, 1_000)
         await service.ready()

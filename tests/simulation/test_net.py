@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-import shared.consumer
 import shared.inbox
+from shared.broker import as_records
 from shared.consumer import Consumer
 from shared.inbox import Admission
 from shared.outbox import QUERIES, Relay, _message, send_in_order
+from shared.records import Records
 from tests.simulation.campaign import (
     COMPACT_SEED,
     KINDS_OF_MODELS,
@@ -91,8 +92,7 @@ def commit_first(consume: Callable[..., Any]) -> Callable[..., Any]:
     """As ``consume``, but Kafka is told of the records before they are taken in."""
 
     async def committed(self: Consumer, raw: Any, kafka: Any) -> None:
-        records = [shared.consumer.as_record(record, self._prefix) for record in raw]
-        ends = {(record.topic, record.partition): record.offset + 1 for record in records}
+        ends = {run.place: run.next_offset for run in as_records(raw, self._prefix).runs}
         await self._commit(kafka, ends)
         await consume(self, raw, kafka)
 
@@ -105,8 +105,8 @@ async def look_away(*_arguments: Any) -> None:
 
 def take_gaps(records: Any, next_offsets: Any, proven: Any) -> Admission:  # noqa: ARG001 (admit's signature)
     """As ``admit``, but records may be missing."""
-    new = tuple(record for record in records if record.offset >= next_offsets[record.topic, record.partition])
-    return Admission(new, {}, ())
+    new = (record for record in records if record.offset >= next_offsets[record.topic, record.partition])
+    return Admission(Records.of(new), {}, ())
 
 
 def test_a_missing_fence_is_noticed(laboratory: Laboratory, monkeypatch: pytest.MonkeyPatch) -> None:
