@@ -46,7 +46,7 @@ EVENT_CLOCK_FETCH_WAIT_MS = 20
 """Partitions that are held are not in the fetch that waits, and aiokafka sends no second one beside it: what they
 hold when they are released would wait for the first to end."""
 
-PARTITION_FETCH_BYTES = 1 << 19
+PARTITION_FETCH_BYTES = 1 << 18
 """What of one partition is fetched at once, and so lies in memory. A sender's batch that is larger comes only when
 its partition happens to be the first of a fetch; by default no sender makes larger ones."""
 

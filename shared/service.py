@@ -52,7 +52,7 @@ from shared.topics import Service, read_by
 
 PROBE_SECONDS = 2.0
 CLOSE_SECONDS = 5.0
-FETCHED_AT_ONCE = 4_000
+FETCHED_AT_ONCE = 2_000
 """Records that are taken from what was fetched, and prepared, without a pause in which PostgreSQL is heard."""
 MIGRATIONS = "the database to be migrated: run `trueward migrate`"
 T = TypeVar("T")
