@@ -46,9 +46,12 @@ EVENT_CLOCK_FETCH_WAIT_MS = 20
 """Partitions that are held are not in the fetch that waits, and aiokafka sends no second one beside it: what they
 hold when they are released would wait for the first to end."""
 
-PARTITION_FETCH_BYTES = 1 << 18
+PARTITION_FETCH_BYTES = 1 << 19
 """What of one partition is fetched at once, and so lies in memory. A sender's batch that is larger comes only when
 its partition happens to be the first of a fetch; by default no sender makes larger ones."""
+
+LOOK_BYTES = 1 << 14
+"""What of one partition is fetched to see whether it holds a record. The broker gives the first batch whole."""
 
 PRODUCE_BATCH_BYTES = 262_144
 """What of one partition goes to the broker at once. Of a pass of the relay, aiokafka's own 16 KiB would send a few
@@ -101,6 +104,8 @@ async def holding_records(
         enable_auto_commit=False,
         auto_offset_reset="earliest",
         fetch_max_wait_ms=EVENT_CLOCK_FETCH_WAIT_MS,
+        # One record of each partition decides.
+        max_partition_fetch_bytes=LOOK_BYTES,
     )
     try:
         await reader.start()
@@ -110,7 +115,7 @@ async def holding_records(
         found: set[TopicPartition] = set()
         undecided = set(spans)
         while undecided:
-            records = await reader.getmany(timeout_ms=EVENT_CLOCK_FETCH_WAIT_MS)
+            records = await reader.getmany(timeout_ms=EVENT_CLOCK_FETCH_WAIT_MS, max_records=1)
             found |= {
                 partition for partition, (first, *_) in records.items() if first.offset < spans[partition][1]
             }

@@ -61,7 +61,7 @@ class Settings(BaseSettings):
     )
     http_host: str = Field("127.0.0.1", description="Address that HTTP is served on.")
     http_port: int = Field(8080, ge=0, le=65535, description="Port that HTTP is served on.")
-    max_batch_records: int = Field(10_000, gt=0, description="Most records in one transaction.")
+    max_batch_records: int = Field(20_000, gt=0, description="Most records in one transaction.")
     breaker_min_refused: int = Field(
         100,
         ge=0,

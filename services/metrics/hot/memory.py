@@ -24,7 +24,7 @@ from shared.database import Connection, Queries, take_all_the_time
 from shared.service import Context
 
 QUERIES = Queries.load("services.metrics.hot")
-MOST_RECENT = 50_000
+MOST_RECENT = 200_000
 """Entities that are remembered with what is known of them: about 10 MB."""
 LOOK_SECONDS = 10.0
 """Between two looks at what others changed, where no batch looks."""
