@@ -7,7 +7,6 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
-from itertools import groupby
 from operator import attrgetter
 from typing import Any
 
@@ -15,7 +14,6 @@ from aiokafka import (
     AIOKafkaConsumer,
     AIOKafkaProducer,
     ConsumerRebalanceListener,
-    ConsumerRecord,
     TopicPartition,
 )
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
@@ -30,8 +28,8 @@ from prometheus_client import REGISTRY
 
 from shared.errors import TruewardError
 from shared.fetching import fetch_abreast
-from shared.header_names import forgive_header_names
 from shared.outbox import SEND_SECONDS, Message, Send
+from shared.reading import Fetched, PlainRecord, read_whole_batches
 from shared.records import Place, Record, Records, Run
 from shared.settings import Settings
 from shared.topics import MAX_MESSAGE_BYTES, TOPICS, Topic
@@ -230,7 +228,7 @@ class AssignmentWatch(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
         self.new_assignment.set()
 
 
-Consume = Callable[[tuple[ConsumerRecord[bytes, bytes], ...], AIOKafkaConsumer], Awaitable[None]]
+Consume = Callable[[Fetched, AIOKafkaConsumer], Awaitable[None]]
 
 
 def subscribe(
@@ -247,7 +245,7 @@ def subscribe(
 
     FastStream's own acknowledgement would commit past a failed batch, or before the handler has run.
     """
-    forgive_header_names()
+    read_whole_batches()
     subscriber = broker.subscriber(
         *(settings.topic_prefix + topic.name for topic in topics),
         group_id=settings.topic_prefix + group,
@@ -269,7 +267,7 @@ def subscribe(
     fetch_abreast(subscriber)
 
     @subscriber
-    async def take(records: tuple[ConsumerRecord[bytes, bytes], ...]) -> None:
+    async def take(records: Fetched) -> None:
         # FastStream logs and drops what a handler raises; `consume` retries inside and never raises a fault.
         if subscriber.consumer is not None:
             await consume(records, subscriber.consumer)
@@ -299,13 +297,13 @@ def _middlewares(settings: Settings) -> tuple[KafkaPrometheusMiddleware | KafkaT
     return (counted, KafkaTelemetryMiddleware()) if settings.tracing else (counted,)
 
 
-async def _parse_raw(message: tuple[ConsumerRecord[bytes, bytes], ...]) -> KafkaMessage:
+async def _parse_raw(message: Fetched) -> KafkaMessage:
     """Leave headers undecoded: FastStream's parser drops a whole batch for one header that is not UTF-8.
 
     Only those that link a batch to its senders' traces are read.
     """
     return KafkaMessage(
-        body=[record.value or b"" for record in message],
+        body=[record.value or b"" for record in message.plain()],
         raw_message=message,
         headers={},
         batch_headers=[
@@ -314,7 +312,7 @@ async def _parse_raw(message: tuple[ConsumerRecord[bytes, bytes], ...]) -> Kafka
                 for name, value in record.headers
                 if name in TRACE_HEADERS and value
             }
-            for record in message
+            for record in message.plain()
             if record.headers
         ],
         reply_to="",
@@ -339,25 +337,25 @@ class _NoConsumer:
 _NO_CONSUMER = _NoConsumer()
 
 
-_place_of = attrgetter("topic", "partition")
 _timestamp_of = attrgetter("timestamp")
 _timestamp_type_of = attrgetter("timestamp_type")
 
 
-def as_records(raw: Iterable[ConsumerRecord[bytes, bytes]], topic_prefix: str) -> Records:
+def as_records(fetched: Fetched, topic_prefix: str) -> Records:
     """What a fetch has, by partition, in the kernel's terms. Of a partition it holds one run, in order."""
-    runs: dict[Place, list[ConsumerRecord[bytes, bytes]]] = {}
-    for (topic, partition), found in groupby(raw, _place_of):
-        runs.setdefault((topic.removeprefix(topic_prefix), partition), []).extend(found)
-    make = partial(as_record, topic_prefix=topic_prefix)
-    return Records(Run(place, found, make, _received_between) for place, found in runs.items())
+    runs: dict[Place, list[PlainRecord]] = {}
+    for part in fetched.parts:
+        topic, partition = part.partition
+        runs.setdefault((topic.removeprefix(topic_prefix), partition), []).extend(part.plain)
+    return Records(
+        Run(place, found, partial(as_record, place), _received_between) for place, found in runs.items()
+    )
 
 
-def as_record(raw: ConsumerRecord[bytes, bytes], topic_prefix: str) -> Record:
+def as_record(place: Place, raw: PlainRecord) -> Record:
     """A record in the kernel's terms, whatever its sender wrote into it."""
     return Record(
-        topic=raw.topic.removeprefix(topic_prefix),
-        partition=raw.partition,
+        *place,
         offset=raw.offset,
         received_at=_received_at(raw),
         key=raw.key,
@@ -366,7 +364,7 @@ def as_record(raw: ConsumerRecord[bytes, bytes], topic_prefix: str) -> Record:
     )
 
 
-def _received_at(raw: ConsumerRecord[bytes, bytes]) -> datetime:
+def _received_at(raw: PlainRecord) -> datetime:
     """The broker's append time. A time that the sender wrote is believed only where it can be one of receipt."""
     now = datetime.now(UTC)
     if raw.timestamp_type != LOG_APPEND_TIME and not 0 <= raw.timestamp <= now.timestamp() * 1000:
@@ -374,7 +372,7 @@ def _received_at(raw: ConsumerRecord[bytes, bytes]) -> datetime:
     return _moment(raw.timestamp)
 
 
-def _received_between(fetched: Sequence[ConsumerRecord[bytes, bytes]]) -> tuple[datetime, datetime]:
+def _received_between(fetched: Sequence[PlainRecord]) -> tuple[datetime, datetime]:
     if set(map(_timestamp_type_of, fetched)) == {LOG_APPEND_TIME}:
         stamps = list(map(_timestamp_of, fetched))
         return _moment(min(stamps)), _moment(max(stamps))

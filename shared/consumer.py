@@ -11,7 +11,7 @@ from typing import Any
 
 import asyncpg
 import structlog
-from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from shared import breaker, inbox
@@ -22,6 +22,7 @@ from shared.effects import Effects, Handler, Held, Prepare
 from shared.errors import InputLostError, Refusal, TruewardError, is_refused_by_database
 from shared.inbox import Advance, Gap
 from shared.instruments import BATCH_SECONDS, BREAKER_TRIPPED, LOST_RECORDS_TOTAL, RECORDS_TOTAL, REPEATS_TOTAL
+from shared.reading import Fetched
 from shared.records import Place, Record, Records
 from shared.retries import until_done
 from shared.settings import Settings
@@ -60,6 +61,7 @@ class Consumer:
         self._most_records = settings.max_batch_records
         self._buffered: list[Records] = []
         self._context = copy_context()
+        self._leisure = asyncio.Event()
         self._seeks = 0
         self._fetching_since = 0
         self._sought: dict[Place, tuple[int, int]] = {}
@@ -74,7 +76,7 @@ class Consumer:
         self.held_changed = asyncio.Event()
         self.kafka: AIOKafkaConsumer | None = None
 
-    async def consume(self, raw: tuple[ConsumerRecord[bytes, bytes], ...], kafka: AIOKafkaConsumer) -> None:
+    async def consume(self, fetched: Fetched, kafka: AIOKafkaConsumer) -> None:
         """Take a fetched batch in, trying again until it is durable; then commit its offsets.
 
         Where the handler can prepare, it does so for one batch while the one before is in its transaction; what is
@@ -82,10 +84,13 @@ class Consumer:
         Raises ``InputLostError`` when the topic is not the one that the inbox has read.
         """
         self.kafka = kafka
-        records = as_records(raw, self._prefix)
+        records = as_records(fetched, self._prefix)
         if self._prepare is None:
             await self._take_in(records, kafka)
             return
+        if self._in_flight is not None and self._buffered_records() >= self._most_records // 8:
+            # Where the transaction's questions are short it goes first: each answer would wait meanwhile.
+            await self._leisure.wait()
         self._prepare(records)
         # PostgreSQL's answers to the transaction that is under way are heard in between.
         await asyncio.sleep(0)
@@ -121,6 +126,7 @@ class Consumer:
 
     def _ended(self, kafka: AIOKafkaConsumer, task: asyncio.Task[None]) -> None:
         self._in_flight = None
+        self._leisure.set()
         if task.cancelled():
             return
         error = task.exception()
@@ -199,12 +205,13 @@ class Consumer:
         """One transaction. With ``refusal`` the records become dead letters instead of being handled."""
         places = sorted({run.place for run in records.runs})
         begun = time.monotonic()
+        self._leisure.clear()
         try:
             async with self._pool.acquire() as connection, connection.transaction():
                 await breaker.refuse_when_tripped(connection)
                 next_offsets = await inbox.lock(connection, places)
                 admission = inbox.admit(records, next_offsets, self._proven)
-                effects = Effects(self._service, connection, self._clock.now())
+                effects = Effects(self._service, connection, self._clock.now(), self._leisure)
                 if refusal is not None:
                     for record in admission.records:
                         effects.refuse(record, Refusal("unprocessable", None, refusal))
@@ -222,6 +229,8 @@ class Consumer:
                     refused=effects.refused,
                 )
                 await effects.flush()
+                # All that is left waits for a disk, or for Kafka.
+                self._leisure.set()
         except Exception as error:
             if is_refused_by_database(error):
                 raise _RefusedByDatabaseError(str(error)) from error

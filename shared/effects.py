@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
@@ -38,13 +40,17 @@ class Held:
 class Effects:
     """What a handler may do while its batch's transaction is open.
 
-    ``connection`` is inside the transaction (READ COMMITTED); ``now`` is wall time at its beginning.
+    ``connection`` is inside the transaction (READ COMMITTED); ``now`` is wall time at its beginning. ``leisure``
+    is set while the transaction leaves the processor to others.
     """
 
-    def __init__(self, service: Service, connection: Connection, now: datetime) -> None:
+    def __init__(
+        self, service: Service, connection: Connection, now: datetime, leisure: asyncio.Event | None = None
+    ) -> None:
         self.service = service
         self.connection = connection
         self.now = now
+        self._leisure = asyncio.Event() if leisure is None else leisure
         self.held: dict[Place, Held] = {}
         self.refused: list[tuple[Record, Refusal]] = []
         self._messages: list[tuple[str, bytes | None, bytes, str]] = []
@@ -96,6 +102,15 @@ class Effects:
         A crash in between loses the call: whatever must happen belongs in the transaction.
         """
         self._afterwards.append(call)
+
+    @contextmanager
+    def at_leisure(self) -> Iterator[None]:
+        """While PostgreSQL has so much to do that this process had better do something else meanwhile."""
+        self._leisure.set()
+        try:
+            yield
+        finally:
+            self._leisure.clear()
 
     def committed(self) -> None:
         """The transaction is durable: count and tell. Raises nothing, since nothing can be undone any more."""

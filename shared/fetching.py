@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import structlog
-from aiokafka import AIOKafkaConsumer, ConsumerRecord
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 from faststream.kafka.subscriber.usecase import BatchSubscriber
 
+from shared.reading import Fetched, Taken
+
 log = structlog.get_logger()
-Fetched = tuple[ConsumerRecord[bytes, bytes], ...]
 
 
 def fetch_abreast(subscriber: BatchSubscriber) -> None:
@@ -24,20 +25,21 @@ def fetch_abreast(subscriber: BatchSubscriber) -> None:
         return await take_abreast(consumer, subscriber.max_records or 1, subscriber.batch_timeout_ms)
 
     # There is no setting for it, and the sleep stands in the one method that also fetches.
-    subscriber.get_msg = fetched  # type: ignore[method-assign]
+    subscriber.get_msg = fetched  # type: ignore[method-assign, assignment]
 
 
 async def take_abreast(consumer: AIOKafkaConsumer, most: int, timeout_ms: int) -> Fetched:
     """Some records, of all partitions that have any in equal shares, ``most`` at most; waits for the first."""
     partitions = list(consumer.assignment())
     share = max(1, most // max(1, len(partitions)))
-    found = await consumer.getmany(timeout_ms=timeout_ms, max_records=share)
-    taken = [record for records in found.values() for record in records]
+    found: dict[TopicPartition, Taken] = await consumer.getmany(timeout_ms=timeout_ms, max_records=share)
+    taken = list(found.values())
     if not taken:
-        return ()
+        return Fetched()
+    count = sum(map(len, taken))
     there = [partition for partition in partitions if partition not in found]
-    while there and len(taken) < most:
-        share = max(1, (most - len(taken)) // len(there))
+    while there and count < most:
+        share = max(1, (most - count) // len(there))
         more = []
         for partition in there:
             try:
@@ -45,9 +47,10 @@ async def take_abreast(consumer: AIOKafkaConsumer, most: int, timeout_ms: int) -
             except KafkaError as error:
                 # What is taken must not be lost for it; the next fetch says it again, unless it has passed.
                 log.warning("a partition could not be read", partition=partition, error=repr(error))
-                return tuple(taken)
+                return Fetched(taken)
             if records:
-                taken += records
+                taken.append(records)
+                count += len(records)
                 more.append(partition)
         there = more
-    return tuple(taken)
+    return Fetched(taken)

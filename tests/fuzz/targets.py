@@ -22,7 +22,7 @@ from shared.contracts.dead_letters import DeadLetter, RefusalReason
 from shared.dead_letters import letter_of
 from shared.decoding import decode
 from shared.errors import Refusal, UsageError
-from shared.header_names import ForgivingRecords
+from shared.reading import ForgivingRecords
 from shared.records import Record
 from shared.topics import LABELS, MODEL_VERSIONS, PIPELINE_RUNS, PREDICTIONS, Topic, read_by, topic_named
 from tests.fuzz.plain import taken_as_plain
@@ -127,7 +127,7 @@ def headers(data: bytes) -> None:
     read_back = []
     batches = ForgivingRecords(bytes(builder.build()))
     while batches.has_next():
-        read_back += list(batches.next_batch())
+        read_back += batches.next_batch().records()
     assert [(one.key, one.value) for one in read_back] == [(b"key", data)] * 3
     assert [value for _, value in read_back[1].headers] == [value for _, value in pairs]
     assert all(isinstance(name, str) for one in read_back for name, _ in one.headers)

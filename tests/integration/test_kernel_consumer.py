@@ -20,6 +20,7 @@ from shared.database import connect_pool
 from shared.effects import Effects, Handler
 from shared.errors import InputLostError
 from shared.instruments import LOST_RECORDS_TOTAL
+from shared.reading import Fetched
 from shared.records import Place, Record
 from shared.settings import Settings
 from tests.kernel_world import INPUT, SERVICE, as_value, change, make_tables, query, taken, tally
@@ -62,7 +63,7 @@ class ScriptedKafka:
         for each in assigned:
             self.positions[each] = max(self.commits.get(each, 0), self.beginnings[each])
 
-    def fetch(self, size: int = 100) -> tuple[ConsumerRecord[bytes, bytes], ...]:
+    def fetch(self, size: int = 100) -> Fetched:
         """The next batch: of every partition that is read, what it holds from the position on."""
         batch = []
         for each in sorted(self.assigned - self.paused):
@@ -73,7 +74,7 @@ class ScriptedKafka:
             batch += [self._record(each, offset) for offset in found]
             if found:
                 self.positions[each] = found[-1] + 1
-        return tuple(batch)
+        return Fetched.of(batch)
 
     def _record(self, where: TopicPartition, offset: int) -> ConsumerRecord[bytes, bytes]:
         value = self.logs[where][offset]
@@ -223,7 +224,7 @@ async def test_kafka_ahead_of_the_database_is_noticed_where_nothing_new_comes(wo
     change(world.dsn, "UPDATE alerting.inbox SET next_offset = 2")
     change(world.dsn, "DELETE FROM alerting.taken WHERE n >= 2")
     await world.rebalance(0)
-    assert world.kafka.fetch() == ()
+    assert not world.kafka.fetch()
     assert world.watch.new_assignment.is_set()
     await world.consumer._align()
     await world.turn()

@@ -20,6 +20,7 @@ from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaConnectio
 from aiokafka.structs import OffsetAndTimestamp
 
 from shared.broker import LOG_APPEND_TIME
+from shared.reading import Fetched
 from tests.simulation.scheduler import Actor, Kind, LostError, Scheduler
 from tests.simulation.virtual import VirtualLoop
 
@@ -220,7 +221,7 @@ class Member(Asking):
 
     # Reading.
 
-    async def fetch(self) -> tuple[ConsumerRecord[bytes, bytes], ...]:
+    async def fetch(self) -> Fetched:
         """Some records of some partitions, as they happened to arrive."""
         await self._ask("fetch", lambda: not self._joining and bool(self._fetchable()), kind="fetch")
         chance, found = self._broker.chance, self._fetchable()
@@ -236,7 +237,7 @@ class Member(Asking):
             f"        {self._actor.name:<11} fetched "
             + " ".join(f"{r.topic}/{r.partition}@{r.offset}" for r in batch)
         )
-        return tuple(batch)
+        return Fetched.of(batch)
 
     def _fetchable(self) -> list[TopicPartition]:
         return [

@@ -193,15 +193,16 @@ async def settle(effects: Effects, met: Met, memory: Memory, look: Look) -> None
         storing.cancel()
         await asyncio.wait([storing])
         raise
-    await storing
-    if len(sums):
-        touched = {one for found in series.values() for one in found}
-        await store.add_series(connection, sorted(touched, key=lambda one: one.series_id))
-        await store.add_bucket_rows(connection, sums)
-    if buckets:
-        await store.add_to_label_buckets(connection, buckets, met.bounds.bucket_seconds, met.bounds.horizons)
-    if any(new_labels.values()):
-        await store.add_new_labels(connection, new_labels)
+    with effects.at_leisure():
+        await storing
+        if len(sums):
+            touched = {one for found in series.values() for one in found}
+            await store.add_series(connection, sorted(touched, key=lambda one: one.series_id))
+            await store.add_bucket_rows(connection, sums)
+        if buckets:
+            await store.add_to_label_buckets(connection, buckets, met.bounds.bucket_seconds, met.bounds.horizons)
+        if any(new_labels.values()):
+            await store.add_new_labels(connection, new_labels)
 
 
 async def _save_rows(connection: Connection, met: Met) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from aiokafka import ConsumerRecord, TopicPartition
 
 from shared.consumer import Consumer
+from shared.reading import Fetched
 from shared.settings import Settings
 from tests.support import FixedClock
 
@@ -43,12 +44,12 @@ async def test_a_stop_gives_up_what_cannot_end() -> None:
     partition = TopicPartition("trueward.labels", 0)
     kafka: Any = SimpleNamespace(assignment=lambda: {partition}, highwater=lambda _: 1)
     record = ConsumerRecord("trueward.labels", 0, 0, 0, 1, None, b"{}", None, -1, 2, ())
-    await consumer.consume((record,), kafka)
+    await consumer.consume(Fetched.of([record]), kafka)
     await pool.asked.wait()
     async with asyncio.timeout(10):
         await consumer.finish(0.05)
     # Nothing begins after it.
     pool.asked.clear()
-    await consumer.consume((record,), kafka)
+    await consumer.consume(Fetched.of([record]), kafka)
     await asyncio.sleep(0)
     assert not pool.asked.is_set()

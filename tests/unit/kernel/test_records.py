@@ -10,9 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.broker import as_record, as_records
+from shared.reading import Fetched
 from shared.records import Record, Records
 
 CREATE_TIME, LOG_APPEND_TIME = 0, 1
+PLACE = ("labels", 2)
 MOMENT = datetime(2026, 6, 1, 12, 0, 0, 123_000, tzinfo=UTC)
 MILLISECONDS = int(MOMENT.timestamp() * 1000)
 
@@ -22,8 +24,8 @@ def fetched(timestamp: int, timestamp_type: int) -> ConsumerRecord[bytes, bytes]
     return ConsumerRecord("prefix.labels", 2, 9, timestamp, timestamp_type, None, b"v", None, -1, 1, headers)
 
 
-def test_a_record_keeps_everything_but_the_prefix() -> None:
-    record = as_record(fetched(MILLISECONDS, LOG_APPEND_TIME), "prefix.")
+def test_a_record_keeps_everything() -> None:
+    record = as_record(PLACE, fetched(MILLISECONDS, LOG_APPEND_TIME))
     assert (record.topic, record.partition, record.offset) == ("labels", 2, 9)
     assert (record.key, record.value, record.headers) == (None, b"v", (("name", b"\xff"),))
     assert record.received_at == MOMENT
@@ -31,19 +33,19 @@ def test_a_record_keeps_everything_but_the_prefix() -> None:
 
 @pytest.mark.parametrize("timestamp_type", [CREATE_TIME, LOG_APPEND_TIME])
 def test_a_time_of_receipt_is_believed(timestamp_type: int) -> None:
-    assert as_record(fetched(MILLISECONDS, timestamp_type), "prefix.").received_at == MOMENT
+    assert as_record(PLACE, fetched(MILLISECONDS, timestamp_type)).received_at == MOMENT
 
 
 @pytest.mark.parametrize("timestamp", [-1, -(10**15), 10**14, 10**17, 2**63 - 1])
 def test_a_senders_time_that_cannot_be_one_of_receipt_is_now(timestamp: int) -> None:
     now = datetime.now(UTC)
-    received_at = as_record(fetched(timestamp, CREATE_TIME), "prefix.").received_at
+    received_at = as_record(PLACE, fetched(timestamp, CREATE_TIME)).received_at
     assert now <= received_at <= now + timedelta(minutes=1)
 
 
 def test_a_brokers_clock_may_run_ahead_of_ours() -> None:
     ahead = datetime.now(UTC) + timedelta(hours=1)
-    received_at = as_record(fetched(int(ahead.timestamp() * 1000), LOG_APPEND_TIME), "prefix.").received_at
+    received_at = as_record(PLACE, fetched(int(ahead.timestamp() * 1000), LOG_APPEND_TIME)).received_at
     assert abs(received_at - ahead) < timedelta(milliseconds=2)
 
 
@@ -102,7 +104,7 @@ def test_partitions_are_left_out_and_cut_by_their_place() -> None:
 def test_values_are_read_without_making_records() -> None:
     made: list[object] = []
     fetched_ones = [fetched(MILLISECONDS, LOG_APPEND_TIME), fetched(MILLISECONDS + 1000, LOG_APPEND_TIME)]
-    (run,) = as_records(fetched_ones, "prefix.").runs
+    (run,) = as_records(Fetched.of(fetched_ones), "prefix.").runs
     run._make = made.append  # type: ignore[assignment]  # says when one is made
     assert run.values() == [fetched_ones[0].value, fetched_ones[1].value]
     assert run.received_between() == (MOMENT, MOMENT + timedelta(seconds=1))
@@ -111,7 +113,8 @@ def test_values_are_read_without_making_records() -> None:
 
 def test_moments_that_a_sender_wrote_are_bounds_as_far_as_they_can_be_believed() -> None:
     before = datetime.now(UTC)
-    (run,) = as_records([fetched(MILLISECONDS, CREATE_TIME), fetched(-1, CREATE_TIME)], "prefix.").runs
+    fetched_ones = [fetched(MILLISECONDS, CREATE_TIME), fetched(-1, CREATE_TIME)]
+    (run,) = as_records(Fetched.of(fetched_ones), "prefix.").runs
     first, last = run.received_between()
     assert first == MOMENT
     assert before <= last <= datetime.now(UTC)

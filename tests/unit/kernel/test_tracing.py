@@ -2,11 +2,13 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+from aiokafka import TopicPartition
 from opentelemetry.sdk.trace import TracerProvider
 
 from shared.broker import _middlewares, _parse_raw
 from shared.contracts.alerts import AlertTransition
 from shared.effects import cloud_event_headers
+from shared.reading import Fetched, Taken
 from shared.settings import Settings
 from tests.contracts.examples import EXAMPLES
 
@@ -30,11 +32,11 @@ def test_without_a_trace_there_is_no_traceparent() -> None:
 
 async def test_a_batch_is_linked_to_the_traces_of_its_records_whatever_else_their_headers_hold() -> None:
     trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-    records = tuple(
+    plain = [
         SimpleNamespace(value=b"{}", headers=headers)
         for headers in ([("traceparent", trace.encode()), ("other", b"\xff\xfe")], [("traceparent", b"\xff")], [])
-    )
-    message = await _parse_raw(records)
+    ]
+    message = await _parse_raw(Fetched([Taken(TopicPartition("labels", 0), plain)]))
     assert message.batch_headers == [{"traceparent": trace}, {"traceparent": "\N{REPLACEMENT CHARACTER}"}]
 
 
