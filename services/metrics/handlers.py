@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from functools import partial
 
 import asyncpg
+import numpy as np
 
 from services.metrics import joining, store
 from services.metrics.domain.buckets import MICROSECONDS, bucket_seconds
 from services.metrics.domain.clock import ClockName, Gate, why_not_this_clock
 from services.metrics.domain.horizons import DEFAULT_HORIZONS, Horizons, why_not_these
+from services.metrics.domain.hot.keys import KEY_BYTES, Keys
 from services.metrics.domain.identity import id_of
 from services.metrics.hot import joining as hot
 from services.metrics.hot.decoding import Decoded, decode
@@ -67,9 +69,8 @@ async def _join(effects: Effects, records: Records, gate: Gate | None, bounds: B
     one_by_one.add(decoded.others(records.runs))
     gathered, apart = gather(decoded), one_by_one.keys()
     met = look = None
-    if gathered.keys:
-        shards = {key[-1] % store.ENTITY_SHARDS for key in (*gathered.keys, *apart)}
-        await store.lock_entity_shards(effects.connection, shards)
+    if len(gathered.keys):
+        await store.lock_entity_shards(effects.connection, _shards(gathered.keys, apart))
         look = await memory.look(effects.connection)
         if gathered.combinations is not memory.combinations:
             # There were too many, and they are numbered anew.
@@ -90,6 +91,11 @@ async def _join(effects: Effects, records: Records, gate: Gate | None, bounds: B
     if work is not None:
         await joining.settle(effects, work)
     return batch
+
+
+def _shards(*keys: Keys) -> set[int]:
+    last_bytes = np.concatenate(keys).view(np.uint8).reshape(-1, KEY_BYTES)[:, -1]
+    return set(np.unique(last_bytes % store.ENTITY_SHARDS).tolist())
 
 
 def prepared(records: Records, memory: Memory) -> Decoded:

@@ -34,9 +34,9 @@ def taken_as_plain(topic: str, values: Sequence[bytes | None], received_at: date
     assert places == sorted(set(places))
     assert decoded.others(runs) == [(0, 0), *((1, place) for place in range(len(values)) if place not in places)]
     if topic == PREDICTIONS.name:
-        assert not decoded.labels.keys
+        assert not len(decoded.labels.keys)
     else:
-        assert not decoded.predictions.keys
+        assert not len(decoded.predictions.keys)
     for row, place in enumerate(places):
         if topic == PREDICTIONS.name:
             _same_prediction(decoded, row, records[place])
@@ -50,7 +50,7 @@ def _same_prediction(decoded: Decoded, row: int, record: Record) -> None:
     assert isinstance(event, observations.Prediction), (record.value, event)
     assert not unknown_fields(event), record.value
     new, found = intake._new_prediction(record, event), decoded.predictions
-    state, key = found.states[row], UUID(bytes=found.keys[row])
+    state, key = found.states[row], UUID(bytes=found.keys[row].tobytes())
     assert key == key_of(event.prediction_id), record.value
     assert state["plain"]
     assert state["predicted"]
@@ -70,6 +70,6 @@ def _same_label(found: PlainLabels, row: int, record: Record) -> None:
     event = intake.decode_record(record)
     assert isinstance(event, observations.Label), (record.value, event)
     assert not unknown_fields(event), record.value
-    assert found.keys[row] == key_of(event.entity_id).bytes, record.value
+    assert found.keys[row].tobytes() == key_of(event.entity_id).bytes, record.value
     label = Label(int(found.observed_at[row]), float(found.positive[row]))
     assert label == Label(intake.microseconds(event.observed_at), event.outcome), record.value

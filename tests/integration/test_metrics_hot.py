@@ -13,6 +13,7 @@ import asyncpg
 import pytest
 
 from services.metrics import clocks
+from services.metrics.domain.hot.keys import as_keys
 from services.metrics.handlers import make_handler
 from services.metrics.hot import memory
 from services.metrics.hot.combinations import Combinations
@@ -115,7 +116,7 @@ async def known_by(instance: Instance, name: str) -> bool:
     """Whether the instance remembers what is stored about an entity, after a look at what others changed."""
     async with instance.world.pool.acquire() as connection, connection.transaction():
         await instance.memory.look(connection)
-    _, missing = instance.memory.recent.find([key_of(name)])
+    _, missing = instance.memory.recent.find(as_keys(key_of(name)))
     return not len(missing)
 
 

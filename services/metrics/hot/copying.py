@@ -48,9 +48,9 @@ async def copy(connection: Connection, table: str, columns: Mapping[str, Column]
     await connection.copy_to_table(table, source=pieces(), columns=list(columns), format="binary")
 
 
-def uuids(keys: bytes) -> Column:
-    """Keys, one behind the other, as ``uuid``."""
-    return np.frombuffer(keys, dtype="V16")
+def uuids(keys: npt.NDArray[np.uint64]) -> Column:
+    """Keys (shape (n, 2): their bytes as two numbers) as ``uuid``."""
+    return np.frombuffer(keys.tobytes(), dtype="V16")
 
 
 def bigints(values: npt.NDArray[np.int64]) -> Column:

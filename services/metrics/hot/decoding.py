@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from services.metrics.domain.contributions import DECISION_THRESHOLD, PROBABILITY_CLIP
-from services.metrics.domain.hot.states import States, nothing_known
+from services.metrics.domain.hot.keys import KEY_BYTES, Keys, as_keys
+from services.metrics.domain.hot.states import States, chosen, nothing_known, strung_together
 from services.metrics.domain.hot.times import read_times
 from services.metrics.hot.combinations import Combinations
 from services.metrics.intake import microseconds
@@ -30,7 +31,6 @@ Mask = npt.NDArray[np.bool_]
 
 _Name = Annotated[str, msgspec.Meta(min_length=1, max_length=NAME_LENGTH)]
 _Probability = Annotated[float, msgspec.Meta(ge=0, le=1)]
-KEY_BYTES = 16
 _LEAD = LARGEST_LEAD // timedelta(microseconds=1)
 
 
@@ -71,7 +71,7 @@ class PlainPredictions:
     """
 
     origins: Origins
-    keys: list[bytes]
+    keys: Keys
     states: States
     data_as_of: Integers
     has_data_as_of: Mask
@@ -82,7 +82,7 @@ class PlainLabels:
     """Labels of 0 or 1, in columns; ``observed_at`` in microseconds since 1970."""
 
     origins: Origins
-    keys: list[bytes]
+    keys: Keys
     observed_at: Integers
     positive: Mask
 
@@ -122,14 +122,14 @@ class Decoded:
         return cls(
             PlainPredictions(
                 _moved([one.origins for one in first], starts),
-                [key for one in first for key in one.keys],
-                np.concatenate([one.states for one in first]),
+                np.concatenate([one.keys for one in first]),
+                strung_together([one.states for one in first]),
                 np.concatenate([one.data_as_of for one in first]),
                 np.concatenate([one.has_data_as_of for one in first]),
             ),
             PlainLabels(
                 _moved([one.origins for one in second], starts),
-                [key for one in second for key in one.keys],
+                np.concatenate([one.keys for one in second]),
                 np.concatenate([one.observed_at for one in second]),
                 np.concatenate([one.positive for one in second]),
             ),
@@ -143,14 +143,14 @@ class Decoded:
         return Decoded(
             PlainPredictions(
                 predictions.origins[first],
-                [predictions.keys[place] for place in first.tolist()],
-                predictions.states[first],
+                predictions.keys[first],
+                chosen(predictions.states, first),
                 predictions.data_as_of[first],
                 predictions.has_data_as_of[first],
             ),
             PlainLabels(
                 labels.origins[second],
-                [labels.keys[place] for place in second.tolist()],
+                labels.keys[second],
                 labels.observed_at[second],
                 labels.positive[second],
             ),
@@ -166,6 +166,11 @@ def _moved(origins: Sequence[Origins], starts: Sequence[int]) -> Origins:
 def key_of(identifier: str) -> bytes:
     """The bytes of :func:`identity.key_of`."""
     return blake2b(identifier.encode(), digest_size=KEY_BYTES).digest()
+
+
+def _keys_of(identifiers: Sequence[str]) -> Keys:
+    # As key_of, without a call for each.
+    return as_keys(b"".join([blake2b(one.encode(), digest_size=KEY_BYTES).digest() for one in identifiers]))
 
 
 def decode(runs: Sequence[Run], combinations: Combinations) -> Decoded:
@@ -228,14 +233,14 @@ def _predictions(
     )
     if not plain.all():
         kept = np.flatnonzero(plain)
-        chosen = kept.tolist()
-        events, numbers = [events[place] for place in chosen], [numbers[place] for place in chosen]
+        places = kept.tolist()
+        events, numbers = [events[place] for place in places], [numbers[place] for place in places]
         at, data_as_of, has_data, origins = at[kept], data_as_of[kept], has_data[kept], origins[kept]
     states = _states(events, at, numbers)
     words = _words(events, states, data_as_of, has_data, combinations)
     digests = b"".join([blake2b(said.encode(), digest_size=8).digest() for said in words])
     states["content_hash"] = np.frombuffer(digests, dtype="<i8")
-    keys = [blake2b(event.prediction_id.encode(), digest_size=KEY_BYTES).digest() for event in events]
+    keys = _keys_of([event.prediction_id for event in events])
     return PlainPredictions(origins, keys, states, data_as_of, has_data)
 
 
@@ -307,7 +312,7 @@ def _labels(events: list[_Label], origins: Origins, latest: int) -> PlainLabels:
         events, at, origins = [events[place] for place in kept.tolist()], at[kept], origins[kept]
     return PlainLabels(
         origins=origins,
-        keys=[blake2b(event.entity_id.encode(), digest_size=KEY_BYTES).digest() for event in events],
+        keys=_keys_of([event.entity_id for event in events]),
         observed_at=at,
         positive=np.array([event.outcome for event in events], dtype=np.bool_),
     )

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
 
 import numpy as np
 import numpy.typing as npt
 
+from services.metrics.domain.hot.keys import Keys, KeyTable, Places, as_keys
 from services.metrics.domain.hot.ruling import Arrived
-from services.metrics.domain.hot.states import Places, States
+from services.metrics.domain.hot.states import States
 from services.metrics.hot.combinations import Combinations
 from services.metrics.hot.decoding import Decoded, Origins, key_of
 from services.metrics.intake import decode_record
@@ -33,7 +34,7 @@ class Gathered:
     what each would be alone. Origins have the shape (n, 2).
     """
 
-    keys: list[bytes]
+    keys: Keys
     entity: Places
     predictions: States
     data_as_of: Integers
@@ -52,23 +53,20 @@ class Gathered:
 def gather(decoded: Decoded) -> Gathered:
     """Number the entities of a batch's plain events."""
     predictions, labels = decoded.predictions, decoded.labels
-    keys = list(dict.fromkeys([*predictions.keys, *labels.keys]))
-    place_of = dict(zip(keys, range(len(keys)), strict=True))
+    keys = np.concatenate([predictions.keys, labels.keys])
+    distinct = KeyTable(len(keys))
+    places = distinct.add(keys)
     return Gathered(
-        keys=keys,
-        entity=_places(place_of, predictions.keys),
+        keys=distinct.keys,
+        entity=places[: len(predictions.keys)],
         predictions=predictions.states,
         data_as_of=predictions.data_as_of,
         has_data_as_of=predictions.has_data_as_of,
-        labels=Arrived(_places(place_of, labels.keys), labels.observed_at, labels.positive),
+        labels=Arrived(places[len(predictions.keys) :], labels.observed_at, labels.positive),
         prediction_origins=predictions.origins,
         label_origins=labels.origins,
         combinations=decoded.combinations,
     )
-
-
-def _places(place_of: Mapping[bytes, int], keys: list[bytes]) -> Places:
-    return np.fromiter(map(place_of.__getitem__, keys), dtype=np.int64, count=len(keys))
 
 
 @dataclass(slots=True)
@@ -88,8 +86,8 @@ class OneByOne:
         """The records in the order of the batch."""
         return [decoded for _, decoded in sorted(self._events.items(), key=itemgetter(0))]
 
-    def keys(self) -> set[bytes]:
-        """Every key that the events concern: of predictions, their entities, and labels."""
+    def keys(self) -> Keys:
+        """Every key that the events concern, once: of predictions, their entities, and labels."""
         keys: set[bytes] = set()
         for _, event in self._events.values():
             match event:
@@ -97,4 +95,4 @@ class OneByOne:
                     keys |= {key_of(event.prediction_id), key_of(event.entity)}
                 case Label():
                     keys.add(key_of(event.entity_id))
-        return keys
+        return as_keys(b"".join(keys))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from uuid import UUID
 
@@ -14,8 +14,9 @@ import numpy.typing as npt
 from services.metrics import store
 from services.metrics.domain.buckets import MICROSECONDS, widths
 from services.metrics.domain.horizons import Standing
+from services.metrics.domain.hot.keys import Keys, Places, among
 from services.metrics.domain.hot.ruling import Arrived, counts, rule_all
-from services.metrics.domain.hot.states import PREDICTION_FIELDS, Places, States
+from services.metrics.domain.hot.states import PREDICTION_FIELDS, States, chosen, strung_together
 from services.metrics.domain.hot.summing import Evaluations, differing, sum_up
 from services.metrics.domain.joining import Label
 from services.metrics.domain.sums import BucketRows
@@ -44,7 +45,7 @@ class Met:
     have one. ``superseded`` are labels to be remembered, of entities by place.
     """
 
-    keys: list[bytes]
+    keys: Keys
     before: States
     after: States
     new: Mask
@@ -88,7 +89,7 @@ class Met:
 
 
 async def find(
-    effects: Effects, gathered: Gathered, apart: Collection[bytes], bounds: Bounds, memory: Memory
+    effects: Effects, gathered: Gathered, apart: Keys, bounds: Bounds, memory: Memory
 ) -> tuple[Met, Mask]:
     """Find what plain events meet, and which entities must be taken one by one.
 
@@ -96,9 +97,8 @@ async def find(
     locked, and the memory have looked since then.
     """
     before = await states_of(effects.connection, gathered.keys, memory, gathered.combinations)
-    is_apart = np.fromiter((key in apart for key in gathered.keys), dtype=np.bool_, count=len(gathered.keys))
-    difficult: Mask = is_apart | ~before["plain"]
-    after = before.copy()
+    difficult: Mask = among(gathered.keys, apart) | ~before["plain"]
+    after = strung_together([before])
     is_new = _take_predictions(gathered, before, after, difficult)
     ruled = rule_all(after, gathered.labels, bounds.horizons.correction)
     difficult[ruled.difficult] = True
@@ -157,15 +157,17 @@ def _count(effects: Effects, taken: Mask, is_new: Mask, verdicts: npt.NDArray[np
 
 
 def _without(difficult: Mask, met: Met) -> Met:
+    if not difficult.any():
+        return met
     kept = np.flatnonzero(~difficult)
     places = np.cumsum(~difficult) - 1
     said = met.superseded
     plain = ~difficult[said.entity]
     return replace(
         met,
-        keys=[met.keys[place] for place in kept.tolist()],
-        before=met.before[kept],
-        after=met.after[kept],
+        keys=met.keys[kept],
+        before=chosen(met.before, kept),
+        after=chosen(met.after, kept),
         new=met.new[kept],
         superseded=Arrived(places[said.entity[plain]], said.observed_at[plain], said.positive[plain]),
     )
@@ -216,7 +218,7 @@ async def _save_rows(connection: Connection, met: Met) -> None:
             connection,
             "label",
             {
-                "entity_key": _keys(met, first),
+                "entity_key": copying.uuids(met.keys[first]),
                 "observed_at": copying.bigints(observed_at),
                 "outcome_number": copying.doubles(after["positive"][first]),
                 "first_observed_at": copying.bigints(after["first_observed_at"][first]),
@@ -226,7 +228,7 @@ async def _save_rows(connection: Connection, met: Met) -> None:
         )
     corrected = np.flatnonzero(met.changed & met.before["labelled"]).tolist()
     if corrected:
-        winners = {UUID(bytes=met.keys[place]): _standing(after[place]) for place in corrected}
+        winners = {UUID(bytes=met.keys[place].tobytes()): _standing(after[place]) for place in corrected}
         await store.save_labels(connection, winners, met.bounds.kept_from)
     if len(met.superseded):
         await store.remember_superseded(connection, _superseded(met))
@@ -235,18 +237,17 @@ async def _save_rows(connection: Connection, met: Met) -> None:
 def _superseded(met: Met) -> list[tuple[UUID, Label]]:
     said = met.superseded
     columns = zip(said.entity.tolist(), said.observed_at.tolist(), said.positive.tolist(), strict=True)
-    return [(UUID(bytes=met.keys[place]), Label(moment, float(positive))) for place, moment, positive in columns]
+    return [
+        (UUID(bytes=met.keys[place].tobytes()), Label(moment, float(positive)))
+        for place, moment, positive in columns
+    ]
 
 
-def _by_key(met: Met, chosen: Mask) -> Places:
+def _by_key(met: Met, entities: Mask) -> Places:
     """The places of some entities in the order of their keys: neighbours in an index are stored together."""
-    places = np.flatnonzero(chosen)
-    keys = b"".join([met.keys[place] for place in places.tolist()])
-    return places[np.argsort(np.frombuffer(keys, dtype=">u8")[::2], kind="stable")]
-
-
-def _keys(met: Met, places: Places) -> copying.Column:
-    return copying.uuids(b"".join([met.keys[place] for place in places.tolist()]))
+    places = np.flatnonzero(entities)
+    # PostgreSQL compares the bytes, the first ones first.
+    return places[np.argsort(met.keys[places, 0].byteswap())]
 
 
 def _standing(state: np.void) -> Standing:
@@ -256,14 +257,14 @@ def _standing(state: np.void) -> Standing:
 
 async def _save_predictions(connection: Connection, met: Met) -> None:
     places = _by_key(met, met.new)
-    new, boundary = met.after[places], met.bounds.boundary
+    new, boundary = chosen(met.after, places), met.bounds.boundary
     numbers, inverse = np.unique(new["combination"], return_inverse=True)
     named = [met.combinations[number] for number in numbers.tolist()]
     version_ids = np.array([one.version_id for one in named], dtype=np.int64)
     segment_ids = np.array([one.segment_id for one in named], dtype=np.int64)
     columns = {
-        "prediction_key": _keys(met, places),
-        "entity_key": _keys(met, places),
+        "prediction_key": copying.uuids(met.keys[places]),
+        "entity_key": copying.uuids(met.keys[places]),
         "version_id": copying.bigints(version_ids[inverse]),
         "segment_id": copying.bigints(segment_ids[inverse]),
         "probability": copying.doubles(new["probability"]),
@@ -289,7 +290,7 @@ async def _sums(effects: Effects, met: Met, series: Mapping[int, Sequence[Series
     evaluations = Evaluations.of(met.before, goes, -1) + Evaluations.of(met.after, comes, 1)
     ids = {number: [one.series_id for one in found] for number, found in series.items()}
     parts = []
-    for part in sum_up(met.after[met.new], evaluations, ids, widths(met.bounds.bucket_seconds)):
+    for part in sum_up(chosen(met.after, met.new), evaluations, ids, widths(met.bounds.bucket_seconds)):
         parts.append(part)
         await asyncio.sleep(0)
     return BucketRows.together(parts)
@@ -337,7 +338,7 @@ def _moved_labels(met: Met) -> Iterator[tuple[int, Integers, int]]:
     same = had & has
     for field in _LABEL_FIELDS:
         same &= met.before[field] == met.after[field]
-    for states, chosen, sign in ((met.before, had & ~same, -1), (met.after, has & ~same, 1)):
-        moved = states[chosen]
+    for states, within, sign in ((met.before, had & ~same, -1), (met.after, has & ~same, 1)):
+        moved = chosen(states, within)
         for number in np.unique(moved["combination"]).tolist():
             yield number, moved["observed_at"][moved["combination"] == number], sign

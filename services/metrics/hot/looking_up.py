@@ -8,31 +8,29 @@ from uuid import UUID
 import asyncpg
 
 from services.metrics import store
-from services.metrics.domain.hot.states import PREDICTION_FIELDS, States, nothing_known
+from services.metrics.domain.hot.keys import Keys, one_by_one
+from services.metrics.domain.hot.states import PREDICTION_FIELDS, States, nothing_known, put
 from services.metrics.hot.combinations import Combination, Combinations
-from services.metrics.hot.memory import QUERIES, Memory, as_keys
+from services.metrics.hot.memory import QUERIES, Memory
 from shared.database import Connection
 
 _STORED_FIELDS = tuple(field for field in PREDICTION_FIELDS if field not in ("predicted", "combination"))
 
 
-async def states_of(
-    connection: Connection, keys: Sequence[bytes], memory: Memory, combinations: Combinations
-) -> States:
+async def states_of(connection: Connection, keys: Keys, memory: Memory, combinations: Combinations) -> States:
     """The states of entities, which must be locked; the memory must have looked since, and number as they do."""
     states, unknown = memory.recent.find(keys)
     if len(unknown):
-        missing = [keys[place] for place in unknown.tolist()]
-        asked = unknown[memory.may_be_stored(as_keys(b"".join(missing)))]
+        asked = unknown[memory.may_be_stored(keys[unknown])]
         if len(asked):
-            states[asked] = await _look_up(connection, [keys[place] for place in asked.tolist()], combinations)
+            put(states, asked, await _look_up(connection, keys[asked], combinations))
     return states
 
 
-async def _look_up(connection: Connection, keys: Sequence[bytes], combinations: Combinations) -> States:
+async def _look_up(connection: Connection, keys: Keys, combinations: Combinations) -> States:
     states = nothing_known(len(keys))
-    place_of = {key: place for place, key in enumerate(keys)}
-    uuids = [UUID(bytes=key) for key in keys]
+    place_of = {key: place for place, key in enumerate(one_by_one(keys))}
+    uuids = [UUID(bytes=key) for key in place_of]
     rows = await connection.fetch(QUERIES.read_predictions, uuids)
     if rows:
         await _know(connection, rows, combinations)

@@ -7,7 +7,7 @@ asked, in transactions that have locked the entities, so that nobody changes the
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -16,16 +16,16 @@ import numpy as np
 import numpy.typing as npt
 from asyncpg import Record
 
-from services.metrics.domain.hot.membership import MOST_KEYS, Keys, Membership
+from services.metrics.domain.hot.keys import KEY_BYTES, Keys, as_keys
+from services.metrics.domain.hot.membership import MOST_KEYS, Membership
 from services.metrics.domain.hot.states import Recent, States
 from services.metrics.hot.combinations import Combinations
-from services.metrics.hot.decoding import KEY_BYTES
 from shared.database import Connection, Queries, take_all_the_time
 from shared.service import Context
 
 QUERIES = Queries.load("services.metrics.hot")
 MOST_RECENT = 200_000
-"""Entities that are remembered with what is known of them: about 10 MB."""
+"""Entities that are remembered with what is known of them: about 20 MB."""
 LOOK_SECONDS = 10.0
 """Between two looks at what others changed, where no batch looks."""
 CHANGES_KEPT = timedelta(minutes=5)
@@ -34,16 +34,6 @@ READING_SECONDS = 600.0
 """How long all keys may take to be read."""
 _COPY_HEADER_BYTES = 19
 _COPIED = np.dtype([("fields", ">i2"), ("size", ">i4"), ("key", f"V{KEY_BYTES}")])
-
-
-def as_keys(stored: bytes) -> Keys:
-    """Keys from their bytes, one behind the other."""
-    return np.frombuffer(stored, dtype="<u8").reshape(-1, 2)
-
-
-def apart(stored: bytes) -> list[bytes]:
-    """The same as one piece of bytes each."""
-    return [stored[place : place + KEY_BYTES] for place in range(0, len(stored), KEY_BYTES)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +58,7 @@ class Memory:
     _position: Position = field(init=False, default=(None, None))
     _looking: asyncio.Lock = field(init=False, default_factory=asyncio.Lock)
     _own: set[str] = field(init=False, default_factory=set)
-    _kept: dict[int, Sequence[bytes]] = field(init=False, default_factory=dict)
+    _kept: dict[int, Keys] = field(init=False, default_factory=dict)
     _looks: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
@@ -97,9 +87,10 @@ class Memory:
         if not _is_sure(row, self._store):
             self._forget_everything()
         elif row["keys"]:
-            self.recent.forget(apart(row["keys"]))
+            changed = as_keys(row["keys"])
+            self.recent.forget(changed)
             if self.membership is not None:
-                self.membership.add(as_keys(row["keys"]))
+                self.membership.add(changed)
         if self.combinations.is_full:
             self.combinations = Combinations()
             self.recent = Recent(self.most_recent)
@@ -113,7 +104,7 @@ class Memory:
         """False where a key certainly has no row."""
         return np.ones(len(keys), dtype=np.bool_) if self.membership is None else self.membership.may_hold(keys)
 
-    def keep(self, look: Look, keys: Sequence[bytes], states: States) -> None:
+    def keep(self, look: Look, keys: Keys, states: States) -> None:
         """Keep what a transaction will leave known of ``keys``; it is forgotten unless :meth:`committed` follows.
 
         ``look`` is the look that it was done by. Where there was another since, nothing is kept.
@@ -122,17 +113,16 @@ class Memory:
             self.recent.keep(keys, states)
             self._kept[look.number] = keys
 
-    def committed(self, look: Look, keys: Sequence[bytes], one_by_one: Iterable[bytes]) -> None:
-        """The transaction is durable that has changed ``keys``, and ``one_by_one`` in ways that are not kept.
+    def committed(self, look: Look, keys: Keys, others: Keys) -> None:
+        """The transaction is durable that has changed ``keys``, and ``others`` in ways that are not kept.
 
         Where there was another look since, others may have changed its entities already: nothing is kept of them.
         """
-        others = list(one_by_one)
         self.recent.forget(others)
         if self._kept.pop(look.number, None) is None:
             self.recent.forget(keys)
         if self.membership is not None:
-            self.membership.add(as_keys(b"".join([*keys, *others])))
+            self.membership.add(np.concatenate([keys, others]))
         if look.transaction is not None:
             self._own.add(look.transaction)
 

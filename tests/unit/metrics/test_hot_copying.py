@@ -9,6 +9,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from services.metrics.domain.hot.keys import as_keys
 from services.metrics.hot import copying
 
 Row = tuple[UUID, int, float, bool]
@@ -41,7 +42,7 @@ def read_back(data: bytes) -> list[list[bytes | None]]:
 def test_every_field_of_every_row_is_written(said: list[Row]) -> None:
     data = copying.encode(
         {
-            "key": copying.uuids(b"".join(key.bytes for key, *_ in said)),
+            "key": copying.uuids(as_keys(b"".join(key.bytes for key, *_ in said))),
             "nothing": None,
             "number": copying.bigints(np.array([number for _, number, _, _ in said], dtype=np.int64)),
             "share": copying.doubles(np.array([share for _, _, share, _ in said], dtype=np.float64)),

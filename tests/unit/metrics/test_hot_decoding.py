@@ -218,7 +218,7 @@ def test_how_far_a_time_may_lie_ahead_runs_from_the_first_receipt(topics: tuple[
     ]
     for order in (records, records[::-1]):
         runs = [Run.of((record.topic, record.partition), [record]) for record in order]
-        assert decode(runs, Combinations()).predictions.keys == []
+        assert not len(decode(runs, Combinations()).predictions.keys)
     late = replace(records[0], received_at=received[1])
     assert len(decode([Run.of((late.topic, 0), [late])], Combinations()).predictions.keys) == 1
 
@@ -248,8 +248,8 @@ def runs_of(*batches: tuple[str, list[dict[str, Any]]]) -> list[Run]:
 def facts(decoded: Decoded) -> list[tuple[object, ...]]:
     """All that is said of each event."""
     first, second = decoded.predictions, decoded.labels
-    columns = (first.origins.tolist(), first.keys, first.states.tolist(), first.data_as_of.tolist())
-    others = (second.origins.tolist(), second.keys, second.observed_at.tolist(), second.positive.tolist())
+    columns = (first.origins.tolist(), first.keys.tolist(), first.states.tolist(), first.data_as_of.tolist())
+    others = (second.origins.tolist(), second.keys.tolist(), second.observed_at.tolist(), second.positive.tolist())
     return [
         *zip(*columns, first.has_data_as_of.tolist(), strict=True),
         *zip(*others, strict=True),

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from services.metrics.domain.hot import membership
-from services.metrics.domain.hot.membership import FIRST_PART_KEYS, Keys, Membership
+from services.metrics.domain.hot.keys import Keys
+from services.metrics.domain.hot.membership import FIRST_PART_KEYS, Membership
 
 any_keys = arrays.arrays(
     np.uint64, st.tuples(st.integers(0, 40), st.just(2)), elements=st.integers(0, 2**64 - 1) | st.integers(0, 3)

@@ -10,8 +10,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-Keys = npt.NDArray[np.uint64]
-"""Shape (n, 2): keys of 128 bits as two numbers, both of evenly spread bits."""
+from services.metrics.domain.hot.keys import Keys
+
 Mask = npt.NDArray[np.bool_]
 
 BITS_A_KEY = 16

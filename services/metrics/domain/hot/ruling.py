@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from services.metrics.domain.horizons import LabelVerdict
-from services.metrics.domain.hot.states import Places, States
+from services.metrics.domain.hot.keys import Places
+from services.metrics.domain.hot.states import States, chosen
 
 Integers = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
@@ -57,7 +58,7 @@ def rule_all(states: States, arrived: Arrived, correction_horizon: int) -> Ruled
     for turn in range(min(int(turns.max(initial=-1)) + 1, MOST_LABELS)):
         now = np.flatnonzero(turns == turn)
         entity, observed_at, positive = arrived.entity[now], arrived.observed_at[now], arrived.positive[now]
-        stands = states[entity]
+        stands = chosen(states, entity)
         stood_at, stood = stands["observed_at"], stands["positive"]
         unknown = ~stands["labelled"]
         first_observed_at = np.where(unknown, observed_at, np.minimum(stands["first_observed_at"], observed_at))

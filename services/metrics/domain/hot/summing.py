@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from services.metrics.domain import histogram
 from services.metrics.domain.buckets import MICROSECONDS
-from services.metrics.domain.hot.states import States
+from services.metrics.domain.hot.states import States, chosen, strung_together
 from services.metrics.domain.sums import FIGURES, BucketRows
 
 Integers = npt.NDArray[np.int64]
@@ -33,11 +33,11 @@ class Evaluations:
     @classmethod
     def of(cls, states: States, within: Mask, sign: int) -> Evaluations:
         """The evaluations of entities, where ``within`` says that the label is known and within the horizon."""
-        met = states[within & states["predicted"]]
+        met = chosen(states, within & states["predicted"])
         return cls(met, np.full(len(met), sign, dtype=np.int64))
 
     def __add__(self, other: Evaluations) -> Evaluations:
-        return Evaluations(np.concatenate([self.states, other.states]), np.concatenate([self.sign, other.sign]))
+        return Evaluations(strung_together([self.states, other.states]), np.concatenate([self.sign, other.sign]))
 
 
 def differing(before: States, after: States) -> Mask:

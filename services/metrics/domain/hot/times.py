@@ -31,46 +31,55 @@ def read_times(texts: Sequence[str]) -> tuple[Integers, Mask]:
     moments = np.zeros(len(texts), dtype=np.int64)
     known = np.zeros(len(texts), dtype=np.bool_)
     lengths = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts))
-    for length in np.unique(lengths).tolist():
+    # Of one sender all are as long, nearly always: the set of them is small.
+    for length in sorted(set(lengths.tolist())):
         places = np.flatnonzero(lengths == length)
         # What is not ASCII becomes a question mark, one for each character: no digit, and no mark of ours.
         together = "".join(texts if len(places) == len(texts) else [texts[place] for place in places.tolist()])
         matrix = np.frombuffer(together.encode("ascii", "replace"), dtype=np.uint8).reshape(len(places), length)
+        columns = np.ascontiguousarray(matrix.T)  # each digit's place is read by itself
         for zone in _ZONES:
             decimals = length - _TO_SECONDS - len(zone) - 1  # less the point; -1: there is none
             if decimals == -1 or 1 <= decimals <= _MOST_DECIMALS:
-                found, read = _read(matrix, zone, max(decimals, 0))
+                found, read = _read(columns, zone, max(decimals, 0))
                 moments[places[read]] = found[read]
                 known[places[read]] = True
+                if read.all():
+                    break
     return moments, known
 
 
-def _read(matrix: _Digits, zone: bytes, decimals: int) -> tuple[Integers, Mask]:
-    read = np.ones(len(matrix), dtype=np.bool_)
-    end = matrix.shape[1] - len(zone)
+def _read(columns: _Digits, zone: bytes, decimals: int) -> tuple[Integers, Mask]:
+    end = len(columns) - len(zone)
     marks = [*_MARKS, *((end + place, zone[place : place + 1]) for place in range(len(zone)))]
     if decimals:
         marks.append((_TO_SECONDS, b"."))
-    for place, mark in marks:
-        read &= matrix[:, place] == mark[0]
-    digits = matrix - np.uint8(ord("0"))  # what is below wraps around, above nine
-    year, month, day, hour, minute, second = (_number(digits, start, size, read) for start, size in _FIELDS)
-    fraction = _number(digits, _TO_SECONDS + 1, decimals, read) * 10 ** (_MOST_DECIMALS - decimals)
+    expected = np.frombuffer(b"".join(mark for _, mark in marks), dtype=np.uint8)
+    read: Mask = (columns[[place for place, _ in marks]] == expected[:, None]).all(axis=0)
+    fields = [*_FIELDS, (_TO_SECONDS + 1, decimals)]
+    digits = columns[[place for start, size in fields for place in range(start, start + size)]]
+    digits = digits - np.uint8(ord("0"))  # what is below wraps around, above nine
+    read &= (digits < 10).all(axis=0)  # noqa: PLR2004
+    # Numbers of six digits at most are exact as floats.
+    numbers = (_weights([size for _, size in fields]) @ digits.astype(np.float64)).astype(np.int64)
+    year, month, day, hour, minute, second, fraction = numbers
     leap = (year % 4 == 0) & ((year % 100 != 0) | (year % 400 == 0))
     # A month that there is not has no days.
     longest = _DAYS_OF_MONTH[np.minimum(month, len(_DAYS_OF_MONTH) - 1)] + (leap & (month == _FEBRUARY))
     read &= (year >= 1) & (day >= 1) & (day <= longest) & (hour < 24) & (minute < 60) & (second < 60)  # noqa: PLR2004
     seconds = (hour * 60 + minute) * 60 + second
-    return _days_since_1970(year, month, day) * _DAY + seconds * _SECOND + fraction, read
+    moments = _days_since_1970(year, month, day) * _DAY + seconds * _SECOND
+    return moments + fraction * 10 ** (_MOST_DECIMALS - decimals), read
 
 
-def _number(digits: _Digits, start: int, size: int, read: Mask) -> Integers:
-    """The number in some columns; ``read`` is cleared where there is anything but digits."""
-    number = np.zeros(len(digits), dtype=np.int64)
-    for place in range(start, start + size):
-        read &= digits[:, place] < 10  # noqa: PLR2004
-        number = number * 10 + digits[:, place]
-    return number
+def _weights(sizes: Sequence[int]) -> npt.NDArray[np.float64]:
+    """What each of so many digits counts in its own number: shape (numbers, digits)."""
+    weights = np.zeros((len(sizes), sum(sizes)))
+    start = 0
+    for row, size in enumerate(sizes):
+        weights[row, start : start + size] = 10.0 ** np.arange(size - 1, -1, -1)
+        start += size
+    return weights
 
 
 def _days_since_1970(year: Integers, month: Integers, day: Integers) -> Integers:
