@@ -16,7 +16,7 @@ from services.metrics.domain.buckets import MICROSECONDS, widths
 from services.metrics.domain.contributions import score
 from services.metrics.domain.histogram import DELAY_EDGES, PROBABILITY_BINS, VECTOR_LENGTH, BinChanges
 from services.metrics.domain.hot.states import States, nothing_known
-from services.metrics.domain.hot.summing import Evaluations, differing, sum_up
+from services.metrics.domain.hot.summing import Evaluations, _begins, differing, sum_up
 from services.metrics.domain.joining import Label, StoredPrediction, evaluate_binary
 from services.metrics.domain.sums import FIGURES, BucketKey, BucketRows, Changes, Sums
 
@@ -239,3 +239,16 @@ def test_counts_that_overflow_in_different_vectors_alone_do_not_add_up() -> None
 def test_an_amount_beyond_64_bits_is_refused() -> None:
     with pytest.raises(OverflowError):
         BinChanges.of([(0, 0, 2**63)])
+
+
+wide = st.sampled_from([0, 1, 7, 1 << 20, 1 << 40, -(1 << 40), (1 << 61) - 1, -(1 << 61)])
+
+
+@given(st.lists(st.tuples(wide, st.integers(0, 2), wide), max_size=12))
+def test_equal_keys_are_neighbours_however_far_apart_others_are(rows: list[tuple[int, int, int]]) -> None:
+    keys = np.array(rows, dtype=np.int64).reshape(-1, 3).T
+    order, begins = _begins(*keys)
+    assert sorted(order.tolist()) == list(range(len(rows)))
+    ordered = [rows[place][::-1] for place in order.tolist()]
+    assert ordered == sorted(ordered)
+    assert [ordered[place] for place in begins.tolist()] == sorted(set(ordered))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ Integers = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 Table = npt.NDArray[np.int64]
 
+_LARGEST = 1 << 62
 _DELAY_EDGES = np.array(histogram.DELAY_EDGES, dtype=np.float64)
 
 
@@ -162,11 +164,22 @@ def _start(moments: Integers, width: int) -> Integers:
 
 
 def _begins(*keys: Integers) -> tuple[Integers, Integers]:
-    """An order in which equal keys are neighbours, and where in it each begins."""
-    order = np.lexsort(keys)
+    """The order of keys, the last one first in rank, and where in it each begins."""
+    if not len(keys[0]):
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    lowest = [int(key.min()) for key in keys]
+    spans = [int(key.max()) - low + 1 for key, low in zip(keys, lowest, strict=True)]
+    if math.prod(spans) < _LARGEST:
+        # One number for all of them: sorted ten times as fast as several.
+        one = np.zeros(len(keys[0]), dtype=np.int64)
+        for key, low, span in reversed(list(zip(keys, lowest, spans, strict=True))):
+            one = one * span + (key - low)
+        order = np.argsort(one)
+        keys = (one,)
+    else:
+        order = np.lexsort(keys)
     changes = np.ones(len(order), dtype=np.bool_)
-    if len(order):
-        changes[1:] = np.logical_or.reduce([key[order][1:] != key[order][:-1] for key in keys])
+    changes[1:] = np.logical_or.reduce([key[order][1:] != key[order][:-1] for key in keys])
     return order, np.flatnonzero(changes)
 
 
