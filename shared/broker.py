@@ -17,6 +17,8 @@ from aiokafka import (
     TopicPartition,
 )
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.coordinator.assignors.range import RangePartitionAssignor
+from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 from aiokafka.errors import KafkaTimeoutError, TopicAlreadyExistsError, for_code
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker
@@ -256,6 +258,9 @@ def subscribe(
         # What a sender's aborted transaction wrote never happened.
         isolation_level="read_committed",
         listener=watch,
+        # An entity's predictions and labels to one instance, which then remembers what it meets. Older versions
+        # know only the second: while one of them is in the group, all do as it does.
+        partition_assignment_strategy=(RangePartitionAssignor, RoundRobinPartitionAssignor),
         session_timeout_ms=settings.session_timeout_seconds * 1000,
         heartbeat_interval_ms=settings.session_timeout_seconds * 1000 // 3,
         max_partition_fetch_bytes=PARTITION_FETCH_BYTES,

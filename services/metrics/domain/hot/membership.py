@@ -43,22 +43,27 @@ class Membership:
                 self._room = FIRST_PART_KEYS << len(self._parts)
                 self._parts.append(np.zeros(self._room * BITS_A_KEY // 64, dtype=np.uint64))
             now, new = new[: self._room], new[self._room :]
-            words, bits = _places(now, len(self._parts[-1]))
-            np.bitwise_or.at(self._parts[-1], words, bits)
+            part = self._parts[-1]
+            np.bitwise_or.at(part, _words(now, part), _bits(now))
             self._room -= len(now)
             self._keys += len(now)
 
     def may_hold(self, keys: Keys) -> Mask:
         """False where a key was never added."""
         held = np.full(len(keys), self.is_full)
+        bits = _bits(keys)
         for part in self._parts:
-            words, bits = _places(keys, len(part))
-            held |= part[words] & bits == bits
+            held |= part[_words(keys, part)] & bits == bits
         return held
 
 
-def _places(keys: Keys, words: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint64]]:
+def _words(keys: Keys, part: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
+    """Which word of a part, whose size is a power of two, is each key's."""
+    return (keys[:, 0] & np.uint64(len(part) - 1)).astype(np.int64)
+
+
+def _bits(keys: Keys) -> npt.NDArray[np.uint64]:
     bits = np.zeros(len(keys), dtype=np.uint64)
     for probe in range(_PROBES):
         bits |= np.uint64(1) << (keys[:, 1] >> np.uint64(6 * probe) & np.uint64(63))
-    return (keys[:, 0] % np.uint64(words)).astype(np.int64), bits
+    return bits
