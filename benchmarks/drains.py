@@ -7,52 +7,49 @@ from collections.abc import Collection, Mapping
 from dataclasses import asdict
 
 from benchmarks.draining import Drained, bare_drain, service_drain
-from benchmarks.peer import is_installed, peer_drain, start_seconds
+from benchmarks.peer import is_installed, peer_drain
 from benchmarks.results import Measured, Run, middle, ratio
-from benchmarks.session import Session
+from benchmarks.session import Part, Session
 from shared.errors import UsageError
 
-PEERS_ON_ALL = ("pathway", "flink")
-PEERS_ON_A_SAMPLE = ("bytewax", "quixstreams", "faust")
-"""Those that drain fewer than 20,000 events a second."""
+PEERS: Mapping[str, Part] = {
+    "pathway": "all",
+    "flink": "all",
+    "bytewax": "all",
+    "quixstreams": "sample",
+    "faust": "small sample",
+}
+"""How much of the data each drains: under 20,000 events/s all of it, under 2,000 a sample would take too long."""
 BARE, MEMORY, SCALING = "drain_vs_bare_aiokafka", "metrics_rss_mb", "cpu_per_event_8_vs_1"
-NAMES = (BARE, MEMORY, SCALING, *(f"drain_vs_{peer}" for peer in (*PEERS_ON_ALL, *PEERS_ON_A_SAMPLE)))
+NAMES = (BARE, MEMORY, SCALING, *(f"drain_vs_{peer}" for peer in PEERS))
 
 
 async def measure(session: Session, names: Collection[str]) -> dict[str, Measured]:
     """Interleave what the figures need, round by round. A peer that is not installed is an error, unless quick."""
-    peers = [peer for peer in (*PEERS_ON_ALL, *PEERS_ON_A_SAMPLE) if f"drain_vs_{peer}" in names]
+    peers = [peer for peer in PEERS if f"drain_vs_{peer}" in names]
     for peer in [peer for peer in peers if not is_installed(peer)]:
         if not session.scale.quick:
             raise UsageError(f"{peer} is not installed: make bench-peers")
         session.say(f"drain_vs_{peer} skipped: {peer} is not installed (make bench-peers)")
         peers.remove(peer)
-    # In a quick run nobody asks how fast they are.
-    starts = {
-        peer: 0.0 if session.scale.quick else await start_seconds(session.parts, await session.few(), peer)
-        for peer in peers
-    }
     rounds: list[dict[str, dict[str, float]]] = []
     for number in range(session.scale.rounds):
-        found = await _round(session, names, starts)
+        found = await _round(session, names, peers)
         rounds.append(found)
         for who, run in found.items():
             session.say(f"round {number + 1}: {who} {run['events_per_second']:,.0f} events/s")
     return _figures(rounds, names, peers)
 
 
-async def _round(
-    session: Session, names: Collection[str], starts: Mapping[str, float]
-) -> dict[str, dict[str, float]]:
+async def _round(session: Session, names: Collection[str], peers: Collection[str]) -> dict[str, dict[str, float]]:
     parts, data = session.parts, await session.data()
     quick = session.scale.quick
     found: dict[str, dict[str, float]] = {}
     if BARE in names:
         found["bare"] = {"events_per_second": await bare_drain(parts, data)}
     found["trueward"] = _as_run(await service_drain(parts, data, meet_boundary=not quick))
-    for peer, start in starts.items():
-        sample = await session.sample() if peer in PEERS_ON_A_SAMPLE else data
-        found[peer] = asdict(await peer_drain(parts, sample, peer, start))
+    for peer in peers:
+        found[peer] = asdict(await peer_drain(parts, await session.data(PEERS[peer]), peer))
     if SCALING in names:
         several = await service_drain(parts, data, instances=session.scale.instances, meet_boundary=not quick)
         found["several"] = _as_run(several)

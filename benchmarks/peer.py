@@ -23,7 +23,7 @@ from confluent_kafka.cimpl import NewTopic
 
 from benchmarks.dataset import Bucket, BucketKey
 from benchmarks.parts import PARTITIONS, DataSet, Parts
-from benchmarks.usage import peak_rss_mb_of_family
+from benchmarks.usage import bytes_written, peak_rss_mb_of_family
 from deploy.local.processes import ManagedProcess, ProcessSpec
 from shared.topics import LABELS, PREDICTIONS
 
@@ -32,20 +32,26 @@ SILENCE_SECONDS = 90.0
 """After which a peer that has not come to the right sums is taken to have finished with wrong ones."""
 START_SECONDS = 240.0
 """How long it may be silent before it has published anything."""
-LEAST_SECONDS = 0.1
-"""Of a drain: where the data are few, the times differ by chance alone."""
+FIRST_BYTES = 500_000
+"""Once the broker has written so much since a peer was started, some of it was records: all else that is said to a
+peer which starts is less."""
+LOOK_MS = 50
+"""How long a look for what a peer has published waits at most."""
 SQUARED_ERROR_UNIT = 1e-12
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One life of a peer's process; ``seconds`` from its start to the last that it published.
+    """One life of a peer's process; its moments in seconds since 1970.
 
-    ``wrong_minutes``: minutes of models whose counts are not the right ones. ``error_drift``: the largest relative
-    difference of a sum of squared errors.
+    ``fetched_at``: when it was first seen to have been sent records. ``published_at``: when it published last.
+    ``wrong_minutes``: minutes of models whose counts are not the right ones. ``error_drift``: the largest
+    relative difference of a sum of squared errors.
     """
 
-    seconds: float
+    started_at: float
+    fetched_at: float
+    published_at: float
     wrong_minutes: int
     error_drift: float
     peak_rss_mb: float
@@ -53,7 +59,10 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class PeerDrained:
-    """One drain by a peer, its start not counted; the rest as in ``Run``."""
+    """One drain by a peer, its start not counted; the rest as in ``Run``.
+
+    ``start_seconds``: from its start to its first records.
+    """
 
     events_per_second: float
     start_seconds: float
@@ -103,6 +112,26 @@ class Standing:
         )
 
 
+@dataclass(slots=True)
+class Intake:
+    """Looks when the broker first sends records to the peer that is started now, of whichever sort: by its output.
+
+    What a peer publishes first would not tell: some have taken everything before they publish anything.
+    """
+
+    broker_pid: int
+    started_at: float = field(default_factory=time.time)
+    fetched_at: float | None = None
+    _written: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._written = bytes_written(self.broker_pid)
+
+    def look(self) -> None:
+        if self.fetched_at is None and bytes_written(self.broker_pid) - self._written > FIRST_BYTES:
+            self.fetched_at = time.time()
+
+
 def python_of(name: str) -> Path:
     """The interpreter of a peer's own virtual environment."""
     return FOLDER / name / ".venv" / "bin" / "python"
@@ -113,28 +142,26 @@ def is_installed(name: str) -> bool:
     return (FOLDER / name / ".venv" / ".installed").exists()
 
 
-async def start_seconds(parts: Parts, few: DataSet, name: str) -> float:
-    """What a peer takes for topics of a few records: all that is no draining.
-
-    An interpreter, a virtual machine, joining a group, the wait for a commit. Raises ``RuntimeError`` where it
-    ends or says nothing.
-    """
-    return (await _run(parts, few, name)).seconds
-
-
-async def peer_drain(parts: Parts, data: DataSet, name: str, start: float) -> PeerDrained:
-    """Drain the topics with a peer; the seconds of its ``start`` are not counted.
+async def peer_drain(parts: Parts, data: DataSet, name: str) -> PeerDrained:
+    """Drain the topics with a peer, from the first records that it is sent to the last that it publishes.
 
     Raises ``RuntimeError`` where the peer ends or says nothing.
     """
-    whole = await _run(parts, data, name)
+    run = await _run(parts, data, name)
     return PeerDrained(
-        events_per_second=data.records / max(whole.seconds - start, LEAST_SECONDS),
-        start_seconds=start,
-        wrong_minutes=whole.wrong_minutes,
-        error_drift=whole.error_drift,
-        peak_rss_mb=whole.peak_rss_mb,
+        events_per_second=drained_a_second(data.records, run.fetched_at, run.published_at),
+        start_seconds=run.fetched_at - run.started_at,
+        wrong_minutes=run.wrong_minutes,
+        error_drift=run.error_drift,
+        peak_rss_mb=run.peak_rss_mb,
     )
+
+
+def drained_a_second(records: int, fetched_at: float, published_at: float) -> float:
+    """Records a second between two moments. Raises ``RuntimeError`` where all of it fell between two looks."""
+    if published_at <= fetched_at:
+        raise RuntimeError("everything was drained between two looks; take more events")
+    return records / (published_at - fetched_at)
 
 
 async def _run(parts: Parts, data: DataSet, name: str) -> Run:
@@ -166,9 +193,9 @@ async def _run(parts: Parts, data: DataSet, name: str) -> Run:
         consumer.assign(partitions)
         # Answered only once every partition has its leader: from then on what is published is heard at once.
         await consumer.end_offsets(partitions)
-        started = time.time()
+        intake = Intake(parts.broker_process.pid)
         process.start()
-        return await _listen(consumer, process, data, started)
+        return await _listen(consumer, process, data, intake)
     finally:
         await asyncio.to_thread(process.stop)
         await consumer.stop()
@@ -182,12 +209,13 @@ def _create_topic(parts: Parts, name: str) -> None:
         created.result()
 
 
-async def _listen(consumer: AIOKafkaConsumer, process: ManagedProcess, data: DataSet, started: float) -> Run:
+async def _listen(consumer: AIOKafkaConsumer, process: ManagedProcess, data: DataSet, intake: Intake) -> Run:
     """Take what the peer publishes until all of it is right, or it has said nothing for long."""
     standing = Standing(data.buckets)
     last, heard = 0, time.monotonic()
     while standing.wrong:
-        batches = await consumer.getmany(timeout_ms=100, max_records=20_000)
+        intake.look()
+        batches = await consumer.getmany(timeout_ms=LOOK_MS, max_records=20_000)
         records = [record for batch in batches.values() for record in batch]
         for record in records:
             standing.take(_document(record))
@@ -198,7 +226,10 @@ async def _listen(consumer: AIOKafkaConsumer, process: ManagedProcess, data: Dat
     if not last:
         raise RuntimeError(f"{process.spec.name} published nothing: {process.last_words()}")
     return Run(
-        seconds=last / 1000 - started,
+        started_at=intake.started_at,
+        # So little that no fetch of it was seen: then its start is counted too.
+        fetched_at=intake.fetched_at or intake.started_at,
+        published_at=last / 1000,
         wrong_minutes=len(standing.wrong),
         error_drift=standing.error_drift(),
         peak_rss_mb=peak_rss_mb_of_family(process.pid),

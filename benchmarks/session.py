@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from benchmarks.parts import DataSet, Parts, preload
 
-FEW = 100
+Part = Literal["all", "sample", "small sample"]
+"""How much of the data."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,6 +18,7 @@ class Scale:
     quick: bool
     events: int
     sample: int
+    small_sample: int
     rounds: int
     instances: int
     pending: int
@@ -29,7 +32,8 @@ class Scale:
 FULL = Scale(
     quick=False,
     events=500_000,
-    sample=50_000,
+    sample=200_000,
+    small_sample=10_000,
     rounds=3,
     instances=8,
     pending=10_000_000,
@@ -43,6 +47,7 @@ QUICK = Scale(
     quick=True,
     events=8_000,
     sample=2_000,
+    small_sample=2_000,
     rounds=1,
     instances=2,
     pending=20_000,
@@ -62,17 +67,12 @@ class Session:
     scale: Scale
     _data: dict[int, DataSet] = field(default_factory=dict)
 
-    async def data(self) -> DataSet:
-        """The common data set, preloaded once."""
-        return await self._preloaded(self.scale.events)
-
-    async def sample(self) -> DataSet:
-        """A tenth of it, in topics of its own, for peers that would take too long."""
-        return await self._preloaded(self.scale.sample)
-
-    async def few(self) -> DataSet:
-        """As good as nothing, to tell the start of a peer from its work."""
-        return await self._preloaded(FEW)
+    async def data(self, part: Part = "all") -> DataSet:
+        """The common data set, or one that is so much smaller, in topics of its own; preloaded once."""
+        scale = self.scale
+        return await self._preloaded(
+            {"all": scale.events, "sample": scale.sample, "small sample": scale.small_sample}[part]
+        )
 
     async def _preloaded(self, count: int) -> DataSet:
         if count not in self._data:

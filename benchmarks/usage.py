@@ -34,6 +34,14 @@ def peak_rss_mb(pid: int) -> float:
     raise ProcessLookupError(f"process {pid} has no memory of its own")
 
 
+def bytes_written(pid: int) -> int:
+    """What the process has written so far, to files and sockets; what it sends from files is included."""
+    for line in Path(f"/proc/{pid}/io").read_text(encoding="ascii").splitlines():
+        if line.startswith("wchar:"):
+            return int(line.split()[1])
+    raise ProcessLookupError(f"process {pid} does not tell what it has written")
+
+
 def _times(pid: int) -> tuple[float, float]:
     """Seconds of the process itself, and of its children that have ended; none where it has ended itself."""
     try:

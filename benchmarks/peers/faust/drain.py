@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import faust
@@ -19,6 +20,7 @@ def build(told: job.Job) -> faust.App:
         topic_partitions=PARTITIONS,
         web_enabled=False,
         producer_linger=0.05,
+        stream_buffer_maxsize=131_072,
     )
     events = app.topic(told.predictions, told.labels, key_type=str, key_serializer="raw", value_serializer="json")
     changes = app.topic(
@@ -51,4 +53,8 @@ def build(told: job.Job) -> faust.App:
 
 if __name__ == "__main__":
     app = build(job.arguments())
+    # The worker lets its Kafka client build a record for the log of every message, which nobody reads.
+    app.on_worker_init.connect(
+        lambda *_args, **_rest: logging.getLogger("aiokafka").setLevel(logging.WARNING), weak=False
+    )
     faust.Worker(app, loglevel="warning").execute_from_commandline()

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from benchmarks import drains, peer
 from benchmarks.dataset import Bucket, Event, Expected, events
-from benchmarks.peer import FOLDER, Standing
+from benchmarks.peer import FIRST_BYTES, FOLDER, Intake, Standing, drained_a_second
 
 PREDICTION = {
     "prediction_id": "e",
@@ -62,6 +63,37 @@ def test_a_withdrawal_counts_only_while_nothing_has_taken_its_place() -> None:
     assert not standing.wrong
     standing.take(document(2, 1, diff=-1))
     assert standing.wrong
+
+
+def test_a_peer_is_timed_from_its_first_records_to_its_last_publication() -> None:
+    assert drained_a_second(1_000, fetched_at=20.0, published_at=24.0) == 250
+
+
+@pytest.mark.parametrize("published_at", [20.0, 19.99])
+def test_a_drain_between_two_looks_tells_no_speed(published_at: float) -> None:
+    with pytest.raises(RuntimeError, match="take more events"):
+        drained_a_second(1_000, fetched_at=20.0, published_at=published_at)
+
+
+def test_first_records_are_seen_by_what_the_broker_has_written_since(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = 7_000_000
+    monkeypatch.setattr(peer, "bytes_written", lambda _pid: written)
+    intake = Intake(broker_pid=1)
+    written += FIRST_BYTES
+    intake.look()
+    assert intake.fetched_at is None
+    written += 1
+    intake.look()
+    first = intake.fetched_at
+    assert first is not None
+    assert first >= intake.started_at
+    written += FIRST_BYTES
+    intake.look()
+    assert intake.fetched_at == first
+
+
+def test_every_peer_drains_a_part_of_the_data() -> None:
+    assert set(drains.PEERS) == {folder.parent.name for folder in Path(FOLDER).glob("*/drain.py")}
 
 
 def test_the_rule_that_python_peers_follow_gives_the_expected_sums(job: Any) -> None:
