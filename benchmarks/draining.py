@@ -12,6 +12,7 @@ import asyncpg
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from benchmarks.dataset import Bucket, BucketKey, iso
+from benchmarks.first_records import FirstRecords, drained_a_second
 from benchmarks.parts import PARTITIONS, DataSet, Parts
 from benchmarks.usage import cpu_seconds, cpu_seconds_of_family, peak_rss_mb
 from deploy.local.processes import ManagedProcess
@@ -31,7 +32,10 @@ class NotExactError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drained:
-    """One drain by the service: events a second, CPU seconds a million events by component, and memory."""
+    """One drain by the service: events a second, CPU seconds a million events by component, and memory.
+
+    CPU is counted from the first durable batch on.
+    """
 
     events_per_second: float
     service_cpu: float
@@ -106,8 +110,9 @@ async def service_drain(
         try:
             if meet_boundary:
                 await asyncio.sleep((-HEAD_START_SECONDS - time.time()) % MINUTE_SECONDS)
+            first_records = FirstRecords(parts.broker_process.pid)
             async with metrics_services(parts, settings, instances) as processes:
-                return await _watch(parts, data, connection, processes, meanwhile)
+                return await _watch(parts, data, connection, processes, first_records, meanwhile=meanwhile)
         finally:
             await connection.close()
 
@@ -117,6 +122,8 @@ async def _watch(
     data: DataSet,
     connection: asyncpg.Connection[asyncpg.Record],
     processes: Sequence[ManagedProcess],
+    first_records: FirstRecords,
+    *,
     meanwhile: Meanwhile,
 ) -> Drained:
     pids = [process.pid for process in processes]
@@ -126,11 +133,11 @@ async def _watch(
         return cpu_seconds(pids), cpu_seconds_of_family(postgres), cpu_seconds([broker])
 
     async with asyncio.timeout(PATIENCE_SECONDS):
-        first_taken = await until_taken(connection, 1)
-        before, started = used(), time.perf_counter()
+        first_taken = await until_taken(connection, 1, first_records.look)
+        before = used()
         async with meanwhile(pids[0]):
             await until_taken(connection, data.records)
-            elapsed, after = time.perf_counter() - started, used()
+            ended_at, after = time.time(), used()
     counted = data.records - first_taken
     if counted <= 0:
         raise RuntimeError("everything was drained between two looks; take more events")
@@ -140,7 +147,10 @@ async def _watch(
         (end - begin) / counted * 1e6 for begin, end in zip(before, after, strict=True)
     )
     return Drained(
-        events_per_second=counted / elapsed,
+        # So little that no fetch of it was seen: then its start is counted too.
+        events_per_second=drained_a_second(
+            data.records, first_records.fetched_at or first_records.started_at, ended_at
+        ),
         service_cpu=service_cpu,
         postgres_cpu=postgres_cpu,
         broker_cpu=broker_cpu,
@@ -149,9 +159,12 @@ async def _watch(
     )
 
 
-async def until_taken(connection: asyncpg.Connection[asyncpg.Record], least: int) -> int:
-    """Look until so many records are durable; returns how many are."""
-    while (found := await taken(connection)) < least:  # noqa: ASYNC110 - the database tells nobody
+async def until_taken(
+    connection: asyncpg.Connection[asyncpg.Record], least: int, look: Callable[[], None] = lambda: None
+) -> int:
+    """Look until so many records are durable; returns how many are. ``look`` is called at each look."""
+    while (found := await taken(connection)) < least:
+        look()
         await asyncio.sleep(LOOK_SECONDS)
     return found
 

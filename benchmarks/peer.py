@@ -22,8 +22,9 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from benchmarks.dataset import Bucket, BucketKey
+from benchmarks.first_records import FirstRecords, drained_a_second
 from benchmarks.parts import PARTITIONS, DataSet, Parts
-from benchmarks.usage import bytes_written, peak_rss_mb_of_family
+from benchmarks.usage import peak_rss_mb_of_family
 from deploy.local.processes import ManagedProcess, ProcessSpec
 from shared.topics import LABELS, PREDICTIONS
 
@@ -32,9 +33,6 @@ SILENCE_SECONDS = 90.0
 """After which a peer that has not come to the right sums is taken to have finished with wrong ones."""
 START_SECONDS = 240.0
 """How long it may be silent before it has published anything."""
-FIRST_BYTES = 500_000
-"""Once the broker has written so much since a peer was started, some of it was records: all else that is said to a
-peer which starts is less."""
 LOOK_MS = 50
 """How long a look for what a peer has published waits at most."""
 SQUARED_ERROR_UNIT = 1e-12
@@ -88,12 +86,13 @@ class Standing:
         key = (document["model"], document["minute"])
         counts = (document["evaluated"], document["correct"])
         standing = self.counts.get(key, (0, 0))
+        error = document["squared_error"]
         if document.get("diff", 1) < 0:
-            if standing != counts:
+            if (*standing, self.errors.get(key)) != (*counts, error):
                 return  # what took its place came first
-            counts = (0, 0)
+            counts, error = (0, 0), 0.0
         self.counts[key] = counts
-        self.errors[key] = document["squared_error"]
+        self.errors[key] = error
         bucket = self.expected.get(key)
         if counts == ((bucket.evaluated, bucket.correct) if bucket else (0, 0)):
             self.wrong.discard(key)
@@ -110,26 +109,6 @@ class Standing:
             ),
             default=math.inf,
         )
-
-
-@dataclass(slots=True)
-class Intake:
-    """Looks when the broker first sends records to the peer that is started now, of whichever sort: by its output.
-
-    What a peer publishes first would not tell: some have taken everything before they publish anything.
-    """
-
-    broker_pid: int
-    started_at: float = field(default_factory=time.time)
-    fetched_at: float | None = None
-    _written: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        self._written = bytes_written(self.broker_pid)
-
-    def look(self) -> None:
-        if self.fetched_at is None and bytes_written(self.broker_pid) - self._written > FIRST_BYTES:
-            self.fetched_at = time.time()
 
 
 def python_of(name: str) -> Path:
@@ -155,13 +134,6 @@ async def peer_drain(parts: Parts, data: DataSet, name: str) -> PeerDrained:
         error_drift=run.error_drift,
         peak_rss_mb=run.peak_rss_mb,
     )
-
-
-def drained_a_second(records: int, fetched_at: float, published_at: float) -> float:
-    """Records a second between two moments. Raises ``RuntimeError`` where all of it fell between two looks."""
-    if published_at <= fetched_at:
-        raise RuntimeError("everything was drained between two looks; take more events")
-    return records / (published_at - fetched_at)
 
 
 async def _run(parts: Parts, data: DataSet, name: str) -> Run:
@@ -193,9 +165,9 @@ async def _run(parts: Parts, data: DataSet, name: str) -> Run:
         consumer.assign(partitions)
         # Answered only once every partition has its leader: from then on what is published is heard at once.
         await consumer.end_offsets(partitions)
-        intake = Intake(parts.broker_process.pid)
+        first_records = FirstRecords(parts.broker_process.pid)
         process.start()
-        return await _listen(consumer, process, data, intake)
+        return await _listen(consumer, process, data, first_records)
     finally:
         await asyncio.to_thread(process.stop)
         await consumer.stop()
@@ -209,12 +181,14 @@ def _create_topic(parts: Parts, name: str) -> None:
         created.result()
 
 
-async def _listen(consumer: AIOKafkaConsumer, process: ManagedProcess, data: DataSet, intake: Intake) -> Run:
+async def _listen(
+    consumer: AIOKafkaConsumer, process: ManagedProcess, data: DataSet, first_records: FirstRecords
+) -> Run:
     """Take what the peer publishes until all of it is right, or it has said nothing for long."""
     standing = Standing(data.buckets)
     last, heard = 0, time.monotonic()
     while standing.wrong:
-        intake.look()
+        first_records.look()
         batches = await consumer.getmany(timeout_ms=LOOK_MS, max_records=20_000)
         records = [record for batch in batches.values() for record in batch]
         for record in records:
@@ -226,9 +200,8 @@ async def _listen(consumer: AIOKafkaConsumer, process: ManagedProcess, data: Dat
     if not last:
         raise RuntimeError(f"{process.spec.name} published nothing: {process.last_words()}")
     return Run(
-        started_at=intake.started_at,
-        # So little that no fetch of it was seen: then its start is counted too.
-        fetched_at=intake.fetched_at or intake.started_at,
+        started_at=first_records.started_at,
+        fetched_at=first_records.begun_at,
         published_at=last / 1000,
         wrong_minutes=len(standing.wrong),
         error_drift=standing.error_drift(),

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from benchmarks import drains, peer
+from benchmarks import drains, first_records
 from benchmarks.dataset import Bucket, Event, Expected, events
-from benchmarks.peer import FIRST_BYTES, FOLDER, Intake, Standing, drained_a_second
+from benchmarks.first_records import FIRST_BYTES, FirstRecords, drained_a_second
+from benchmarks.peer import FOLDER, Standing
 
 PREDICTION = {
     "prediction_id": "e",
@@ -61,35 +62,38 @@ def test_a_withdrawal_counts_only_while_nothing_has_taken_its_place() -> None:
     standing.take(document(2, 1, diff=1))
     standing.take(document(1, 1, diff=-1))
     assert not standing.wrong
+    standing.take(document(2, 1, diff=-1) | {"squared_error": 0.25})
+    assert not standing.wrong, "what was withdrawn has the same counts"
+    assert standing.error_drift() == 0
     standing.take(document(2, 1, diff=-1))
     assert standing.wrong
 
 
 def test_a_peer_is_timed_from_its_first_records_to_its_last_publication() -> None:
-    assert drained_a_second(1_000, fetched_at=20.0, published_at=24.0) == 250
+    assert drained_a_second(1_000, fetched_at=20.0, ended_at=24.0) == 250
 
 
-@pytest.mark.parametrize("published_at", [20.0, 19.99])
-def test_a_drain_between_two_looks_tells_no_speed(published_at: float) -> None:
+@pytest.mark.parametrize("ended_at", [20.0, 19.99])
+def test_a_drain_between_two_looks_tells_no_speed(ended_at: float) -> None:
     with pytest.raises(RuntimeError, match="take more events"):
-        drained_a_second(1_000, fetched_at=20.0, published_at=published_at)
+        drained_a_second(1_000, fetched_at=20.0, ended_at=ended_at)
 
 
 def test_first_records_are_seen_by_what_the_broker_has_written_since(monkeypatch: pytest.MonkeyPatch) -> None:
     written = 7_000_000
-    monkeypatch.setattr(peer, "bytes_written", lambda _pid: written)
-    intake = Intake(broker_pid=1)
+    monkeypatch.setattr(first_records, "bytes_written", lambda _pid: written)
+    seen = FirstRecords(broker_pid=1)
     written += FIRST_BYTES
-    intake.look()
-    assert intake.fetched_at is None
+    seen.look()
+    assert seen.fetched_at is None
     written += 1
-    intake.look()
-    first = intake.fetched_at
+    seen.look()
+    first = seen.fetched_at
     assert first is not None
-    assert first >= intake.started_at
+    assert first >= seen.started_at
     written += FIRST_BYTES
-    intake.look()
-    assert intake.fetched_at == first
+    seen.look()
+    assert seen.fetched_at == first
 
 
 def test_every_peer_drains_a_part_of_the_data() -> None:
