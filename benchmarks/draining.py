@@ -147,10 +147,7 @@ async def _watch(
         (end - begin) / counted * 1e6 for begin, end in zip(before, after, strict=True)
     )
     return Drained(
-        # So little that no fetch of it was seen: then its start is counted too.
-        events_per_second=drained_a_second(
-            data.records, first_records.fetched_at or first_records.started_at, ended_at
-        ),
+        events_per_second=drained_a_second(data.records, first_records.begun_at, ended_at),
         service_cpu=service_cpu,
         postgres_cpu=postgres_cpu,
         broker_cpu=broker_cpu,
