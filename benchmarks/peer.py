@@ -36,6 +36,8 @@ START_SECONDS = 240.0
 LOOK_MS = 50
 """How long a look for what a peer has published waits at most."""
 SQUARED_ERROR_UNIT = 1e-12
+ERROR_TOLERANCE = 1e-3
+"""By which a sum of floats may have drifted and still be what was to come, not what was before a correction."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +96,9 @@ class Standing:
         self.counts[key] = counts
         self.errors[key] = error
         bucket = self.expected.get(key)
-        if counts == ((bucket.evaluated, bucket.correct) if bucket else (0, 0)):
+        right = (bucket.evaluated, bucket.correct) if bucket else (0, 0)
+        right_error = bucket.squared_error * SQUARED_ERROR_UNIT if bucket else 0.0
+        if counts == right and math.isclose(error, right_error, rel_tol=ERROR_TOLERANCE, abs_tol=ERROR_TOLERANCE):
             self.wrong.discard(key)
         else:
             self.wrong.add(key)
