@@ -7,7 +7,7 @@ from typing import Literal
 
 from benchmarks.parts import DataSet, Parts, preload
 
-Part = Literal["all", "sample", "small sample"]
+Part = Literal["all", "sample"]
 """How much of the data."""
 
 
@@ -18,7 +18,6 @@ class Scale:
     quick: bool
     events: int
     sample: int
-    small_sample: int
     rounds: int
     instances: int
     pending: int
@@ -32,8 +31,7 @@ class Scale:
 FULL = Scale(
     quick=False,
     events=500_000,
-    sample=200_000,
-    small_sample=10_000,
+    sample=10_000,
     rounds=3,
     instances=8,
     pending=10_000_000,
@@ -47,7 +45,6 @@ QUICK = Scale(
     quick=True,
     events=8_000,
     sample=2_000,
-    small_sample=2_000,
     rounds=1,
     instances=2,
     pending=20_000,
@@ -70,9 +67,7 @@ class Session:
     async def data(self, part: Part = "all") -> DataSet:
         """The common data set, or one that is so much smaller, in topics of its own; preloaded once."""
         scale = self.scale
-        return await self._preloaded(
-            {"all": scale.events, "sample": scale.sample, "small sample": scale.small_sample}[part]
-        )
+        return await self._preloaded({"all": scale.events, "sample": scale.sample}[part])
 
     async def _preloaded(self, count: int) -> DataSet:
         if count not in self._data:
