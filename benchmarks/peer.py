@@ -33,8 +33,11 @@ SILENCE_SECONDS = 90.0
 """After which a peer that has not come to the right sums is taken to have finished with wrong ones."""
 START_SECONDS = 240.0
 """How long it may be silent before it has published anything."""
-LOOK_MS = 50
-"""How long a look for what a peer has published waits at most."""
+QUIET_SECONDS = 6.0
+"""Of silence, after which it may have published everything: longer than between two of its checkpoints."""
+LOOK_SECONDS = 0.05
+READ_MS = 2_000
+"""How long there must be nothing more to read."""
 SQUARED_ERROR_UNIT = 1e-12
 ERROR_TOLERANCE = 1e-3
 """By which a sum of floats may have drifted and still be what was to come, not what was before a correction."""
@@ -167,6 +170,7 @@ async def _run(parts: Parts, data: DataSet, name: str) -> Run:
     await consumer.start()
     try:
         consumer.assign(partitions)
+        consumer.pause(*partitions)
         # Answered only once every partition has its leader: from then on what is published is heard at once.
         await consumer.end_offsets(partitions)
         first_records = FirstRecords(parts.broker_process.pid)
@@ -188,19 +192,25 @@ def _create_topic(parts: Parts, name: str) -> None:
 async def _listen(
     consumer: AIOKafkaConsumer, process: ManagedProcess, data: DataSet, first_records: FirstRecords
 ) -> Run:
-    """Take what the peer publishes until all of it is right, or it has said nothing for long."""
+    """Read what the peer has published when it publishes no more, until all is right or it is silent for long.
+
+    Not before: whoever reads takes the processor that the peer works with.
+    """
     standing = Standing(data.buckets)
-    last, heard = 0, time.monotonic()
+    partitions = list(consumer.assignment())
+    ends: dict[TopicPartition, int] = {}
+    last, read, heard = 0, 0, time.monotonic()
     while standing.wrong:
         first_records.look()
-        batches = await consumer.getmany(timeout_ms=LOOK_MS, max_records=20_000)
-        records = [record for batch in batches.values() for record in batch]
-        for record in records:
-            standing.take(_document(record))
-        if records:
-            heard, last = time.monotonic(), max(last, *(record.timestamp for record in records))
-        elif time.monotonic() - heard > (SILENCE_SECONDS if last else START_SECONDS):
+        found = await consumer.end_offsets(partitions)
+        if found != ends:
+            ends, heard = found, time.monotonic()
+        silence = time.monotonic() - heard
+        if sum(ends.values()) > read and silence > QUIET_SECONDS:
+            last, read = max(last, await _read(consumer, standing)), sum(ends.values())
+        elif silence > (SILENCE_SECONDS if last else START_SECONDS):
             break
+        await asyncio.sleep(LOOK_SECONDS)
     if not last:
         raise RuntimeError(f"{process.spec.name} published nothing: {process.last_words()}")
     return Run(
@@ -211,6 +221,19 @@ async def _listen(
         error_drift=standing.error_drift(),
         peak_rss_mb=peak_rss_mb_of_family(process.pid),
     )
+
+
+async def _read(consumer: AIOKafkaConsumer, standing: Standing) -> int:
+    """Take what was published since the last time; returns when the last of it was, in milliseconds since 1970."""
+    last = 0
+    consumer.resume(*consumer.assignment())
+    while batches := await consumer.getmany(timeout_ms=READ_MS, max_records=20_000):
+        for batch in batches.values():
+            for record in batch:
+                standing.take(_document(record))
+                last = max(last, record.timestamp)
+    consumer.pause(*consumer.assignment())
+    return last
 
 
 def _document(record: Any) -> Mapping[str, Any]:

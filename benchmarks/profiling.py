@@ -19,14 +19,22 @@ SAMPLES_A_SECOND = 200
 
 # The innermost frame that any of these begins decides; each names the end of a file's path, or a folder in it.
 STAGES = {
-    "fetch": ("aiokafka/", "faststream/", "shared/broker.py", "shared/records.py", "shared/fetching.py"),
+    "fetch": (
+        "aiokafka/",
+        "faststream/",
+        "shared/broker.py",
+        "shared/records.py",
+        "shared/reading.py",
+        "shared/fetching.py",
+    ),
     "decode and validate": (
         *("shared/decoding.py", "pydantic", "json/", "shared/contracts/"),
         *("metrics/hot/decoding.py", "metrics/hot/combinations.py", "metrics/domain/hot/times.py"),
     ),
     "join": (
         *("metrics/hot/gathering.py", "metrics/hot/looking_up.py", "metrics/hot/memory.py"),
-        *("metrics/domain/hot/membership.py", "metrics/domain/hot/ruling.py", "metrics/domain/hot/states.py"),
+        *("metrics/domain/hot/keys.py", "metrics/domain/hot/membership.py"),
+        *("metrics/domain/hot/ruling.py", "metrics/domain/hot/states.py"),
         "metrics/hot/joining.py",
         "services/metrics/joining.py",
         "services/metrics/intake.py",

@@ -31,7 +31,7 @@ from prometheus_client import REGISTRY
 from shared.errors import TruewardError
 from shared.fetching import fetch_abreast
 from shared.outbox import SEND_SECONDS, Message, Send
-from shared.reading import Fetched, PlainRecord, read_whole_batches
+from shared.reading import Fetched, PlainRecord, read_in_portions
 from shared.records import Place, Record, Records, Run
 from shared.settings import Settings
 from shared.topics import MAX_MESSAGE_BYTES, TOPICS, Topic
@@ -242,12 +242,14 @@ def subscribe(
     watch: AssignmentWatch,
     consume: Consume,
     most_at_once: int,
+    keys_meet: bool = False,
 ) -> BatchSubscriber:
     """Subscribe a service to its topics, in batches, acknowledged by nobody but ``consume`` itself.
 
-    FastStream's own acknowledgement would commit past a failed batch, or before the handler has run.
+    FastStream's own acknowledgement would commit past a failed batch, or before the handler has run. With
+    ``keys_meet`` an instance gets the same partitions of every topic.
     """
-    read_whole_batches()
+    read_in_portions()
     subscriber = broker.subscriber(
         *(settings.topic_prefix + topic.name for topic in topics),
         group_id=settings.topic_prefix + group,
@@ -258,9 +260,11 @@ def subscribe(
         # What a sender's aborted transaction wrote never happened.
         isolation_level="read_committed",
         listener=watch,
-        # An entity's predictions and labels to one instance, which then remembers what it meets. Older versions
-        # know only the second: while one of them is in the group, all do as it does.
-        partition_assignment_strategy=(RangePartitionAssignor, RoundRobinPartitionAssignor),
+        # Whoever knows only the second, as older versions do, is followed while it is in the group.
+        partition_assignment_strategy=(
+            *((RangePartitionAssignor,) if keys_meet else ()),
+            RoundRobinPartitionAssignor,
+        ),
         session_timeout_ms=settings.session_timeout_seconds * 1000,
         heartbeat_interval_ms=settings.session_timeout_seconds * 1000 // 3,
         max_partition_fetch_bytes=PARTITION_FETCH_BYTES,

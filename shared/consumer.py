@@ -30,6 +30,8 @@ from shared.topics import Service
 
 PATIENCE_SECONDS = 5.0
 """How long PostgreSQL waits for a transaction that holds locks and says nothing."""
+PREPARED_AT_ONCE = 1 / 8
+"""Of a batch so much is prepared wherever the transaction before it waits; the rest while it waits for much."""
 BREAKER_POLL_SECONDS = 2.0
 """Between two looks whether an operator has reset the breaker."""
 GIVING_UP_SECONDS = 5.0
@@ -88,7 +90,7 @@ class Consumer:
         if self._prepare is None:
             await self._take_in(records, kafka)
             return
-        if self._in_flight is not None and self._buffered_records() >= self._most_records // 8:
+        if self._in_flight is not None and self._buffered_records() > self._most_records * PREPARED_AT_ONCE:
             # Where the transaction's questions are short it goes first: each answer would wait meanwhile.
             await self._leisure.wait()
         self._prepare(records)
@@ -232,6 +234,7 @@ class Consumer:
                 # All that is left waits for a disk, or for Kafka.
                 self._leisure.set()
         except Exception as error:
+            self._leisure.set()
             if is_refused_by_database(error):
                 raise _RefusedByDatabaseError(str(error)) from error
             if len(records) > 1 and time.monotonic() - begun > PATIENCE_SECONDS:

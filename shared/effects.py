@@ -41,7 +41,7 @@ class Effects:
     """What a handler may do while its batch's transaction is open.
 
     ``connection`` is inside the transaction (READ COMMITTED); ``now`` is wall time at its beginning. ``leisure``
-    is set while the transaction leaves the processor to others.
+    is set while it is at leisure.
     """
 
     def __init__(
@@ -105,7 +105,10 @@ class Effects:
 
     @contextmanager
     def at_leisure(self) -> Iterator[None]:
-        """While PostgreSQL has so much to do that this process had better do something else meanwhile."""
+        """While PostgreSQL has so much to do that this process had better do something else meanwhile.
+
+        What waits for it is the preparation of the next batch. Not to be nested.
+        """
         self._leisure.set()
         try:
             yield

@@ -52,5 +52,7 @@ async def take_abreast(consumer: AIOKafkaConsumer, most: int, timeout_ms: int) -
                 taken.append(records)
                 count += len(records)
                 more.append(partition)
+            if count >= most:
+                break
         there = more
     return Fetched(taken)

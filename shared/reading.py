@@ -1,4 +1,4 @@
-"""How this process reads what aiokafka has fetched: a batch at a time, and whatever its header names are.
+"""How this process reads what aiokafka has fetched: many records at a time, whatever their header names are.
 
 Of itself aiokafka hands every record through four generators and wraps it in one that repeats its topic, its
 partition and its sizes: half of what a fetch costs. And at the first header name that is not UTF-8 it raises,
@@ -11,7 +11,7 @@ import struct
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from itertools import chain
+from itertools import chain, islice
 from operator import attrgetter
 from typing import Any, Final, overload
 
@@ -23,16 +23,18 @@ from aiokafka.record.memory_records import MemoryRecords
 LENGTH_AT: Final = 8
 OVERHEAD_BYTES: Final = 12
 """Before a batch's own bytes: its first offset (8) and its length (4)."""
+PORTION_RECORDS: Final = 4_096
+"""Of a batch so many are made at once; compressed ones may hold millions."""
 PlainRecord = Any
 """A record as it lies in its batch: ``offset``, ``timestamp`` and its type, ``key``, ``value``, ``headers``."""
 _offset_of = attrgetter("offset")
 
 
-def read_whole_batches() -> None:
-    """Let the consumers of this process read so."""
+def read_in_portions() -> None:
+    """Let the consumers of this process read so. Before any of them has fetched."""
     fetcher.MemoryRecords = ForgivingRecords
-    fetcher.PartitionRecords = PartitionBatches
-    fetcher.FetchResult = FetchedBatches
+    fetcher.PartitionRecords = PartitionPortions
+    fetcher.FetchResult = FetchedPortions
 
 
 class Taken(Sequence[ConsumerRecord[bytes, bytes]]):
@@ -127,7 +129,7 @@ class ForgivingRecords:
 
 
 class Batch:
-    """One batch. It is walked through in a single step, as the ``Whole`` of its records."""
+    """One batch. It is walked through in few steps, each a ``Portion`` of its records."""
 
     def __init__(self, strict: Any, again: Callable[[], list[PlainRecord]]) -> None:
         self._strict = strict
@@ -139,21 +141,20 @@ class Batch:
     def __next__(self) -> PlainRecord:
         return next(self._strict)
 
-    def __iter__(self) -> Iterator[Whole]:
-        records = self.records()
-        if records:
-            yield Whole(records)
-
-    def records(self) -> list[PlainRecord]:
-        """All of its records, with U+FFFD for what is not UTF-8 in a header's name."""
+    def __iter__(self) -> Iterator[Portion]:
+        """With U+FFFD for what is not UTF-8 in a header's name; no portion is empty."""
+        records = iter(self._strict)
+        read = 0
         try:
-            return list(self._strict)
+            while portion := list(islice(records, PORTION_RECORDS)):
+                yield Portion(portion)
+                read += len(portion)
         except UnicodeDecodeError:
-            return self._again()
+            yield Portion(self._again()[read:])
 
 
-class Whole:
-    """All records of a batch in the place of one, whose offset is the last one's."""
+class Portion:
+    """Some records of a batch in the place of one, whose offset is the last one's."""
 
     __slots__ = ("offset", "records")
 
@@ -162,17 +163,19 @@ class Whole:
         self.offset = records[-1].offset
 
 
-class PartitionBatches(fetcher.PartitionRecords):  # type: ignore[misc]  # aiokafka's fetcher has no types
+class PartitionPortions(fetcher.PartitionRecords):  # type: ignore[misc]  # aiokafka's fetcher has no types
     """What was fetched of a partition. Which batches count (aborted ones, control ones) is aiokafka's to say."""
 
     def __init__(self, partition: TopicPartition, *rest: Any, **named: Any) -> None:
         super().__init__(partition, *rest, **named)
+        if self._key_deserializer or self._value_deserializer:
+            raise NotImplementedError("records are read as bytes; decode them afterwards")
         self._left: list[PlainRecord] = []
         self._place = 0
 
-    def _consumer_record(self, _partition: TopicPartition, whole: Whole) -> list[PlainRecord]:
-        first = bisect_left(whole.records, self.next_fetch_offset, key=_offset_of)
-        return whole.records[first:] if first else whole.records
+    def _consumer_record(self, _partition: TopicPartition, portion: Portion) -> list[PlainRecord]:
+        first = bisect_left(portion.records, self.next_fetch_offset, key=_offset_of)
+        return portion.records[first:]
 
     def take(self, most: int | None) -> tuple[list[PlainRecord], bool]:
         """So many records at most, and whether there may be more."""
@@ -186,7 +189,7 @@ class PartitionBatches(fetcher.PartitionRecords):  # type: ignore[misc]  # aioka
             taken += self._left[self._place : until]
             self._place = min(until, len(self._left))
         if self._left:
-            # The generator has passed the batch as a whole; what is read ends here.
+            # The generator has passed the whole portion; what is taken ends here.
             self.next_fetch_offset = self._left[self._place - 1].offset + 1
         return taken, not is_exhausted
 
@@ -197,10 +200,10 @@ class PartitionBatches(fetcher.PartitionRecords):  # type: ignore[misc]  # aioka
         return Taken(self._tp, taken)[0]
 
 
-class FetchedBatches(fetcher.FetchResult):  # type: ignore[misc]  # likewise
+class FetchedPortions(fetcher.FetchResult):  # type: ignore[misc]  # likewise
     """A fetch's answer for one partition."""
 
-    _partition_records: PartitionBatches | None
+    _partition_records: PartitionPortions | None
 
     def getall(self, max_records: int | None = None) -> Sequence[ConsumerRecord[bytes, bytes]]:
         """So many records at most; none where the partition was sought, paused or taken away meanwhile."""

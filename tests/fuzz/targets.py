@@ -127,7 +127,7 @@ def headers(data: bytes) -> None:
     read_back = []
     batches = ForgivingRecords(bytes(builder.build()))
     while batches.has_next():
-        read_back += batches.next_batch().records()
+        read_back += [record for portion in batches.next_batch() for record in portion.records]
     assert [(one.key, one.value) for one in read_back] == [(b"key", data)] * 3
     assert [value for _, value in read_back[1].headers] == [value for _, value in pairs]
     assert all(isinstance(name, str) for one in read_back for name, _ in one.headers)

@@ -237,3 +237,38 @@ async def test_changes_stay_while_a_transaction_is_open_that_has_not_seen_them(w
         assert await world.pool.fetchval("SELECT count(*) FROM changed_keys") > 0
         await instance.memory.read_every_key(world.context)
         assert not instance.memory.lost.is_set()
+
+
+async def test_where_two_looks_cross_nothing_is_kept_of_the_earlier_one(world: MetricsWorld) -> None:
+    """The later one was told what others had changed by then, and the earlier one would know it no more."""
+    one, other = Instance(world, 0), Instance(world, 1)
+    facts = [prediction("p", 0), prediction("q", 0)]
+    async with world.pool.acquire() as connection, connection.transaction():
+        effects = Effects("metrics", connection, RECEIVED_AT)
+        await one.handler([world.record(facts[0], 5)], effects)
+        async with world.pool.acquire() as beside, beside.transaction():
+            await one.memory.look(beside)
+    effects.committed()
+    _, missing = one.memory.recent.find(as_keys(key_of("p")))
+    assert len(missing) == 1
+    late = [label("p", 40), label("p", 50, 0)]
+    await other.take([*facts[1:], late[0]])
+    await one.take(late[1:])
+    await assert_state(world, [*facts, *late])
+
+
+async def test_another_database_is_not_taken_for_this_one(world: MetricsWorld, database_dsn: str) -> None:
+    """Not even a copy, whose tables have the same numbers."""
+    instance = Instance(world, 0)
+    await instance.take([prediction("p", 0)])
+    assert await known_by(instance, "p")
+    copy = await asyncpg.connect(database_dsn)
+    try:
+        await copy.execute("SET search_path TO metrics")
+        async with copy.transaction():
+            await instance.memory.look(copy)
+    finally:
+        await copy.close()
+    assert instance.memory.lost.is_set()
+    _, missing = instance.memory.recent.find(as_keys(key_of("p")))
+    assert len(missing) == 1

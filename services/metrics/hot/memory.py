@@ -25,7 +25,7 @@ from shared.service import Context
 
 QUERIES = Queries.load("services.metrics.hot")
 MOST_RECENT = 200_000
-"""Entities that are remembered with what is known of them: about 20 MB."""
+"""Entities that are remembered with what is known of them: about 30 MB."""
 LOOK_SECONDS = 10.0
 """Between two looks at what others changed, where no batch looks."""
 CHANGES_KEPT = timedelta(minutes=5)
@@ -110,8 +110,8 @@ class Memory:
         ``look`` is the look that it was done by. Where there was another since, nothing is kept.
         """
         if look.number == self._looks:
-            self.recent.keep(keys, states)
             self._kept[look.number] = keys
+            self.recent.keep(keys, states)
 
     def committed(self, look: Look, keys: Keys, others: Keys) -> None:
         """The transaction is durable that has changed ``keys``, and ``others`` in ways that are not kept.

@@ -119,6 +119,7 @@ def test_what_is_about_one_entity_goes_to_one_instance() -> None:
         watch=AssignmentWatch(),
         consume=SimpleNamespace(),  # type: ignore[arg-type]  # never called
         most_at_once=7,
+        keys_meet=True,
     )
     ranged, dealt = subscriber._connection_args["partition_assignment_strategy"]
     cluster = SimpleNamespace(partitions_for_topic=lambda _topic: set(range(16)))

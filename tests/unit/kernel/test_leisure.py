@@ -25,12 +25,13 @@ class SlowPool:
     def __init__(self) -> None:
         self.asked = asyncio.Event()
         self.answer = asyncio.Event()
+        self.error: Exception = TruewardError("no such database")
 
     @asynccontextmanager
     async def acquire(self) -> Any:
         self.asked.set()
         await self.answer.wait()
-        raise TruewardError("no such database")
+        raise self.error
         yield
 
 
@@ -98,6 +99,19 @@ async def test_what_waits_goes_on_when_the_transaction_has_ended(world: World) -
         await waiting
     assert world.prepared == 7
     assert len(failures) == 1
+
+
+async def test_between_two_attempts_there_is_leisure(world: World) -> None:
+    world.pool.error = ConnectionError("away")
+    await world.consume(2)
+    waiting = asyncio.create_task(world.consume(4))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    world.pool.answer.set()
+    async with asyncio.timeout(10):
+        await waiting
+        await world.consumer.finish(0.0)
+    assert world.prepared == 7
 
 
 async def test_a_stop_does_not_leave_anybody_waiting(world: World) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import itertools
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from types import SimpleNamespace
+from itertools import pairwise
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,14 +21,15 @@ from aiokafka.record.memory_records import MemoryRecords
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shared import reading
 from shared.reading import (
     Batch,
     Fetched,
-    FetchedBatches,
+    FetchedPortions,
     ForgivingRecords,
-    PartitionBatches,
+    PartitionPortions,
     Taken,
-    read_whole_batches,
+    read_in_portions,
 )
 from tests.kernel_world import RawName
 
@@ -55,7 +57,7 @@ def read(
     while reader.has_next():
         one = reader.next_batch()
         assert one.validate_crc()
-        records = one.records() if isinstance(one, Batch) else one
+        records = [record for portion in one for record in portion.records] if isinstance(one, Batch) else one
         found += [(record.offset, record.key, record.value, list(record.headers)) for record in records]
     return found
 
@@ -100,13 +102,13 @@ REPLACED = ("MemoryRecords", "PartitionRecords", "FetchResult")
 
 
 @contextmanager
-def whole_batches() -> Iterator[None]:
+def portions_read() -> Iterator[pytest.MonkeyPatch]:
     """The fetcher as a service has it; aiokafka's own afterwards."""
     with pytest.MonkeyPatch.context() as patched:
         for name in REPLACED:
             patched.setattr(fetcher, name, None)
-        read_whole_batches()
-        yield
+        read_in_portions()
+        yield patched
 
 
 class State:
@@ -132,12 +134,22 @@ def fetch(data: bytes, position: int, isolation: int = 0, aborted: Sequence[tupl
 
 
 def batches_from(first: int, sizes: Sequence[int]) -> bytes:
+    return batches_with(
+        [[first + sum(sizes[:number]) + place for place in range(size)] for number, size in enumerate(sizes)]
+    )
+
+
+def batches_with(offsets: Sequence[Sequence[int]], headers: Mapping[int, bytes] = MappingProxyType({})) -> bytes:
+    """Batches of records with these offsets, and of some a header's name; what compaction took is missing."""
     data = b""
-    for size in sizes:
-        built = bytearray(batch([(b"k", b"%d" % (first + place), []) for place in range(size)]))
-        struct.pack_into(">q", built, 0, first)
+    for own in offsets:
+        builder = _DefaultRecordBatchBuilderPy(2, 0, 0, -1, -1, -1, 1 << 22)
+        for offset in own:
+            names = [(RawName(headers[offset]), b"")] if offset in headers else []
+            builder.append(offset - own[0], 1_000, b"k", b"%d" % offset, names)
+        built = builder.build()
+        struct.pack_into(">q", built, 0, own[0])
         data += bytes(built)
-        first += size
     return data
 
 
@@ -154,28 +166,60 @@ def take(answer: Any, most: Sequence[int | None], state: State) -> list[Any]:
     return given
 
 
+@st.composite
+def logs(draw: st.DrawFn) -> list[list[int]]:
+    """Offsets of the records in each batch, in order, with gaps where compaction took some."""
+    found = sorted(draw(st.sets(st.integers(0, 40), min_size=1, max_size=20)))
+    cuts = sorted(draw(st.sets(st.integers(1, len(found)), max_size=4)) | {len(found)})
+    return [found[since:until] for since, until in pairwise([0, *cuts])]
+
+
 @given(
-    first=st.integers(0, 50),
-    sizes=st.lists(st.integers(1, 7), min_size=1, max_size=4),
-    skipped=st.integers(0, 9),
+    log=logs(),
+    into=st.integers(0, 9),
     most=st.lists(st.one_of(st.none(), st.integers(1, 5)), min_size=1, max_size=4),
+    portion=st.integers(1, 4),
 )
 def test_the_same_is_given_as_by_the_library(
-    first: int, sizes: list[int], skipped: int, most: list[int | None]
+    log: list[list[int]], into: int, most: list[int | None], portion: int
 ) -> None:
     """Whatever the batches, wherever in them the fetch begins, and however many are taken at a time."""
     # The broker begins with the batch that holds the position.
-    data, position = batches_from(first, sizes), first + min(skipped, sizes[0] - 1)
+    data, position = batches_with(log), min(log[0][0] + into, log[0][-1])
     theirs, their_state = fetch(data, position)
     expected = take(theirs, most, their_state)
-    with whole_batches():
+    with portions_read() as patched:
+        patched.setattr(reading, "PORTION_RECORDS", portion)
         mine, my_state = fetch(data, position)
         assert take(mine, most, my_state) == expected
-    assert my_state.position == their_state.position == first + sum(sizes)
+        assert my_state.position == their_state.position == log[-1][-1] + 1
+        one_by_one, state = fetch(data, position)
+        found = []
+        while one_by_one.has_more():
+            record = one_by_one.getone()
+            found += [] if record is None else [(record.offset, record.value)]
+        assert found == [each[:2] for each in expected]
+        assert state.position == my_state.position
+
+
+def test_of_a_long_batch_a_portion_is_made_at_a_time_also_where_a_name_is_not_utf_8() -> None:
+    offsets = [list(range(10_000))]
+    with portions_read():
+        answer, _ = fetch(batches_with(offsets), 0)
+        assert len(answer.getall(7)) == 7
+        assert len(answer._partition_records._left) == reading.PORTION_RECORDS
+        answer, state = fetch(batches_with(offsets, {9_000: b"caf\xe9"}), 0)
+        found = take(answer, [7], state)
+        assert [offset for offset, *_ in found] == offsets[0]
+
+
+def test_who_wants_records_decoded_is_told() -> None:
+    with portions_read(), pytest.raises(NotImplementedError):
+        fetcher.PartitionRecords(PLACE, fetcher.MemoryRecords(b""), (), 0, None, bytes.decode, True, 0)
 
 
 def test_the_position_is_behind_what_was_given_not_behind_the_batch() -> None:
-    with whole_batches():
+    with portions_read():
         answer, state = fetch(batches_from(10, [5]), 10)
         assert [each.offset for each in answer.getall(2)] == [10, 11]
         assert state.position == 12
@@ -200,7 +244,7 @@ def transactional(first: int, key: bytes | None, value: bytes, *, control: bool)
 def test_what_was_aborted_and_what_only_marks_is_left_out() -> None:
     aborted = transactional(0, None, b"aborted", control=False)
     marker = transactional(1, struct.pack(">hh", 0, 0), struct.pack(">hi", 0, 0), control=True)
-    with whole_batches():
+    with portions_read():
         answer, state = fetch(
             aborted + marker + batches_from(2, [2]), 0, isolation=READ_COMMITTED, aborted=[(77, 0)]
         )
@@ -211,7 +255,7 @@ def test_what_was_aborted_and_what_only_marks_is_left_out() -> None:
 def test_a_damaged_batch_is_refused() -> None:
     data = bytearray(batches_from(0, [2]))
     data[-1] ^= 1
-    with whole_batches():
+    with portions_read():
         answer, state = fetch(bytes(data), 0)
         with pytest.raises(CorruptRecordException):
             answer.getall(None)
@@ -219,7 +263,8 @@ def test_a_damaged_batch_is_refused() -> None:
 
 
 def test_records_are_made_when_they_are_asked_for() -> None:
-    (plain,) = ForgivingRecords(batch([(b"key", b"value", [(b"name", b"content")])])).next_batch().records()
+    (portion,) = ForgivingRecords(batch([(b"key", b"value", [(b"name", b"content")])])).next_batch()
+    (plain,) = portion.records
     taken = Taken(PLACE, [plain])
     (record,) = taken
     assert (record.topic, record.partition, record.offset) == ("labels", 3, 0)
@@ -236,7 +281,7 @@ def test_records_are_made_when_they_are_asked_for() -> None:
 
 
 def test_a_service_reads_so() -> None:
-    with whole_batches():
+    with portions_read():
         assert fetcher.MemoryRecords is ForgivingRecords
-        assert fetcher.PartitionRecords is PartitionBatches
-        assert fetcher.FetchResult is FetchedBatches
+        assert fetcher.PartitionRecords is PartitionPortions
+        assert fetcher.FetchResult is FetchedPortions

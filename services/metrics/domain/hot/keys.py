@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import secrets
+
 import numpy as np
 import numpy.typing as npt
 
@@ -11,7 +13,8 @@ Mask = npt.NDArray[np.bool_]
 Places = npt.NDArray[np.int64]
 
 KEY_BYTES = 16
-_LEAST_SLOTS = 16
+_LEAST_SLOT_BITS = 4
+_FACTOR = np.uint64(secrets.randbits(64) | 1)
 
 
 def as_keys(stored: bytes) -> Keys:
@@ -39,14 +42,17 @@ class KeyTable:
     """Numbers distinct keys from 0 on, ``most`` of them at most.
 
     Open addressing with linear probing (Knuth, The Art of Computer Programming 6.4, algorithm L), half full at
-    most. Keys are hashes already: their own bits say where they begin.
+    most. Where a key begins is said by its bits and a ``factor`` that only this process knows (Dietzfelbinger
+    and others 1997, A reliable randomized algorithm for the closest-pair problem): who chooses identifiers
+    could else choose many that begin in one place.
     """
 
-    def __init__(self, most: int) -> None:
-        slots = max(_LEAST_SLOTS, 1 << (2 * most - 1).bit_length())
-        self._last_slot = np.uint64(slots - 1)
-        self._slots = np.full(slots, -1, dtype=np.int32)
-        self._keys = np.empty((max(1, most), 2), dtype=np.uint64)
+    def __init__(self, most: int, factor: int | None = None) -> None:
+        bits = max(_LEAST_SLOT_BITS, (2 * most - 1).bit_length())
+        self._factor = _FACTOR if factor is None else np.uint64(factor | 1)
+        self._shift = np.uint64(64 - bits)
+        self._slots = np.full(1 << bits, -1, dtype=np.int32)
+        self._keys = np.empty((max(1, most), 2), dtype="<u8")
         self._count = 0
 
     def __len__(self) -> int:
@@ -90,6 +96,7 @@ class KeyTable:
         empty = left[self._slots[slots[left]] < 0]
         if not len(empty):
             return
+        # Each writes its rank, for the moment; whose stands there afterwards has the slot, whoever it is.
         self._slots[slots[empty]] = np.arange(len(empty))
         winners = empty[self._slots[slots[empty]] == np.arange(len(empty))]
         if self._count + len(winners) > len(self._keys):
@@ -101,10 +108,10 @@ class KeyTable:
         self._count += len(winners)
 
     def _first_slots(self, keys: Keys) -> Places:
-        return (keys[:, 0] & self._last_slot).astype(np.int64)
+        return (keys[:, 0] * self._factor >> self._shift).astype(np.int64)
 
     def _behind(self, slots: Places) -> Places:
-        return (slots + 1) & np.int64(self._last_slot)
+        return (slots + 1) % len(self._slots)
 
     def _hold(self, held: npt.NDArray[np.int32], keys: Keys) -> Mask:
         """Whether the numbers that slots hold are those of the keys."""

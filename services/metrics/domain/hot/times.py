@@ -16,6 +16,9 @@ _DAY = 86_400 * _SECOND
 _TO_SECONDS = len("2026-01-31T12:00:00")
 _MOST_DECIMALS = 6
 _ZONES = (b"Z", b"+00:00")
+_LENGTHS = {
+    _TO_SECONDS + decimals + len(zone) for zone in _ZONES for decimals in (0, *range(2, _MOST_DECIMALS + 2))
+}
 _MARKS = ((4, b"-"), (7, b"-"), (10, b"T"), (13, b":"), (16, b":"))
 _FIELDS = ((0, 4), (5, 2), (8, 2), (11, 2), (14, 2), (17, 2))
 _FEBRUARY = 2
@@ -32,7 +35,7 @@ def read_times(texts: Sequence[str]) -> tuple[Integers, Mask]:
     known = np.zeros(len(texts), dtype=np.bool_)
     lengths = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts))
     # Of one sender all are as long, nearly always: the set of them is small.
-    for length in sorted(set(lengths.tolist())):
+    for length in sorted(set(lengths.tolist()) & _LENGTHS):
         places = np.flatnonzero(lengths == length)
         # What is not ASCII becomes a question mark, one for each character: no digit, and no mark of ours.
         together = "".join(texts if len(places) == len(texts) else [texts[place] for place in places.tolist()])
