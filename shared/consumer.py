@@ -30,7 +30,7 @@ from shared.topics import Service
 
 PATIENCE_SECONDS = 5.0
 """How long PostgreSQL waits for a transaction that holds locks and says nothing."""
-PREPARED_AT_ONCE = 1 / 8
+PREPARED_SHARE = 1 / 8
 """Of a batch so much is prepared wherever the transaction before it waits; the rest while it waits for much."""
 BREAKER_POLL_SECONDS = 2.0
 """Between two looks whether an operator has reset the breaker."""
@@ -61,6 +61,7 @@ class Consumer:
         self._handler = handler
         self._prepare = prepare
         self._most_records = settings.max_batch_records
+        self._prepared_at_once = max(1, int(self._most_records * PREPARED_SHARE))
         self._buffered: list[Records] = []
         self._context = copy_context()
         self._leisure = asyncio.Event()
@@ -90,7 +91,7 @@ class Consumer:
         if self._prepare is None:
             await self._take_in(records, kafka)
             return
-        if self._in_flight is not None and self._buffered_records() > self._most_records * PREPARED_AT_ONCE:
+        if self._in_flight is not None and self._buffered_records() >= self._prepared_at_once:
             # Where the transaction's questions are short it goes first: each answer would wait meanwhile.
             await self._leisure.wait()
         self._prepare(records)

@@ -143,7 +143,8 @@ class Batch:
 
     def __iter__(self) -> Iterator[Portion]:
         """With U+FFFD for what is not UTF-8 in a header's name; no portion is empty."""
-        records = iter(self._strict)
+        # The strict batch begins anew when it is asked once more after its end; a chain is not asked.
+        records = chain(self._strict)
         read = 0
         try:
             while portion := list(islice(records, PORTION_RECORDS)):
