@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable, Collection
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -24,7 +25,7 @@ from benchmarks import (
     snapshots,
 )
 from benchmarks.results import Measured
-from benchmarks.session import FULL, QUICK, Session
+from benchmarks.session import FULL, QUICK, Scale, Session
 from shared.errors import TruewardError, UsageError
 
 Measure = Callable[[Session, Collection[str]], Awaitable[dict[str, Measured]]]
@@ -46,6 +47,7 @@ def main(
     quick: Annotated[
         bool, typer.Option(help="Little data, for errors and not for speed; writes no figures.")
     ] = False,
+    rounds: Annotated[int, typer.Option(min=1, help="How often each takes its turn.")] = FULL.rounds,
     results_file: Annotated[
         Path | None, typer.Option("--results", help="Where the figures go; default benchmarks/results.json.")
     ] = None,
@@ -56,17 +58,17 @@ def main(
     if wanted - known:
         raise typer.BadParameter(f"no such figure: {', '.join(sorted(wanted - known))}")
     try:
-        asyncio.run(_run(wanted, quick=quick, results_file=results_file))
+        asyncio.run(_run(wanted, QUICK if quick else replace(FULL, rounds=rounds), results_file))
     except TruewardError as error:
         sys.exit(f"benchmarks: {error}")
 
 
-async def _run(wanted: Collection[str], *, quick: bool, results_file: Path | None) -> None:
+async def _run(wanted: Collection[str], scale: Scale, results_file: Path | None) -> None:
     begun = datetime.now(UTC)
     blocks: dict[str, str] = {}
     measured: dict[str, Measured] = {}
     async with parts.running_parts() as running:
-        session = Session(running, QUICK if quick else FULL)
+        session = Session(running, scale)
         session.say(running.broker.line())
         session.say(running.postgres_line)
         blocks["machine"] = report.machine_block(
@@ -81,10 +83,10 @@ async def _run(wanted: Collection[str], *, quick: bool, results_file: Path | Non
                 measured |= found
                 for name, one in found.items():
                     session.say(_line(name, one))
-                if not quick:  # at once: what was measured is kept, whatever comes after
+                if not scale.quick:  # at once: what was measured is kept, whatever comes after
                     results.save(found, results_file or results.RESULTS)
     session.say(f"measured in {(datetime.now(UTC) - begun).total_seconds():.0f} s")
-    if quick:
+    if scale.quick:
         if results_file is not None:
             results.save(measured, results_file)
         return

@@ -40,7 +40,7 @@ READ_MS = 2_000
 """How long there must be nothing more to read."""
 SQUARED_ERROR_UNIT = 1e-12
 ERROR_TOLERANCE = 1e-3
-"""By which a sum of floats may have drifted and still be what was to come, not what was before a correction."""
+"""By which a minute's sum may have drifted and still be what was to come, not what was before a correction."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ class Standing:
         standing = self.counts.get(key, (0, 0))
         error = document["squared_error"]
         if document.get("diff", 1) < 0:
-            if (*standing, self.errors.get(key)) != (*counts, error):
+            if standing != counts or not _near(error, self.errors.get(key, 0.0)):
                 return  # what took its place came first
             counts, error = (0, 0), 0.0
         self.counts[key] = counts
@@ -101,7 +101,7 @@ class Standing:
         bucket = self.expected.get(key)
         right = (bucket.evaluated, bucket.correct) if bucket else (0, 0)
         right_error = bucket.squared_error * SQUARED_ERROR_UNIT if bucket else 0.0
-        if counts == right and math.isclose(error, right_error, rel_tol=ERROR_TOLERANCE, abs_tol=ERROR_TOLERANCE):
+        if counts == right and _near(error, right_error):
             self.wrong.discard(key)
         else:
             self.wrong.add(key)
@@ -116,6 +116,10 @@ class Standing:
             ),
             default=math.inf,
         )
+
+
+def _near(one: float, other: float) -> bool:
+    return math.isclose(one, other, rel_tol=ERROR_TOLERANCE, abs_tol=ERROR_TOLERANCE)
 
 
 def python_of(name: str) -> Path:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
-
 import numpy as np
 import numpy.typing as npt
 
@@ -14,7 +12,8 @@ Places = npt.NDArray[np.int64]
 
 KEY_BYTES = 16
 _LEAST_SLOT_BITS = 4
-_FACTOR = np.uint64(secrets.randbits(64) | 1)
+_FACTOR = np.uint64(hash("where keys begin") & (1 << 64) - 1 | 1)
+"""Another one in each process, as the seed is that Python's own dicts are safe by."""
 
 
 def as_keys(stored: bytes) -> Keys:
@@ -44,7 +43,7 @@ class KeyTable:
     Open addressing with linear probing (Knuth, The Art of Computer Programming 6.4, algorithm L), half full at
     most. Where a key begins is said by its bits and a ``factor`` that only this process knows (Dietzfelbinger
     and others 1997, A reliable randomized algorithm for the closest-pair problem): who chooses identifiers
-    could else choose many that begin in one place.
+    could else choose many that begin in one place. No outcome depends on it.
     """
 
     def __init__(self, most: int, factor: int | None = None) -> None:
