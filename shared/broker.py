@@ -17,8 +17,6 @@ from aiokafka import (
     TopicPartition,
 )
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.coordinator.assignors.range import RangePartitionAssignor
-from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 from aiokafka.errors import KafkaTimeoutError, TopicAlreadyExistsError, for_code
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker
@@ -242,12 +240,10 @@ def subscribe(
     watch: AssignmentWatch,
     consume: Consume,
     most_at_once: int,
-    keys_meet: bool = False,
 ) -> BatchSubscriber:
     """Subscribe a service to its topics, in batches, acknowledged by nobody but ``consume`` itself.
 
-    FastStream's own acknowledgement would commit past a failed batch, or before the handler has run. With
-    ``keys_meet`` an instance gets the same partitions of every topic.
+    FastStream's own acknowledgement would commit past a failed batch, or before the handler has run.
     """
     read_in_portions()
     subscriber = broker.subscriber(
@@ -260,11 +256,6 @@ def subscribe(
         # What a sender's aborted transaction wrote never happened.
         isolation_level="read_committed",
         listener=watch,
-        # Whoever knows only the second, as older versions do, is followed while it is in the group.
-        partition_assignment_strategy=(
-            *((RangePartitionAssignor,) if keys_meet else ()),
-            RoundRobinPartitionAssignor,
-        ),
         session_timeout_ms=settings.session_timeout_seconds * 1000,
         heartbeat_interval_ms=settings.session_timeout_seconds * 1000 // 3,
         max_partition_fetch_bytes=PARTITION_FETCH_BYTES,
@@ -276,7 +267,7 @@ def subscribe(
     fetch_abreast(subscriber)
 
     @subscriber
-    async def take(records: Fetched) -> None:
+    async def take(records: Any) -> None:  # of another type FastStream would make a schema
         # FastStream logs and drops what a handler raises; `consume` retries inside and never raises a fault.
         if subscriber.consumer is not None:
             await consume(records, subscriber.consumer)

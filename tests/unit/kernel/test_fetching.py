@@ -13,7 +13,7 @@ from aiokafka.errors import KafkaConnectionError
 from shared.broker import AssignmentWatch, make_broker, subscribe
 from shared.fetching import take_abreast
 from shared.settings import Settings
-from shared.topics import LABELS, PREDICTIONS, SNAPSHOTS
+from shared.topics import SNAPSHOTS
 
 PLACES = [TopicPartition("trueward.snapshots", number) for number in (0, 1)]
 
@@ -106,26 +106,3 @@ async def test_a_look_in_vain_is_followed_by_the_next_at_once(monkeypatch: pytes
     found = [await subscriber.get_msg(consumer) for _ in range(3)]
     assert list(map(told, found)) == [{}, {}, {0: [0, 1], 1: [0]}]
     assert all(waited > 0 for waited in consumer.waited[:3]), "it would never wait"
-
-
-def test_what_is_about_one_entity_goes_to_one_instance() -> None:
-    """As long as all in the group know how; one that does not is followed."""
-    settings = Settings()
-    subscriber = subscribe(
-        make_broker(settings, "test"),
-        settings,
-        group="metrics",
-        topics=[PREDICTIONS, LABELS],
-        watch=AssignmentWatch(),
-        consume=SimpleNamespace(),  # type: ignore[arg-type]  # never called
-        most_at_once=7,
-        keys_meet=True,
-    )
-    ranged, dealt = subscriber._connection_args["partition_assignment_strategy"]
-    cluster = SimpleNamespace(partitions_for_topic=lambda _topic: set(range(16)))
-    topics = [settings.topic_prefix + topic.name for topic in (PREDICTIONS, LABELS)]
-    members = {f"member-{number}": ranged.metadata(topics) for number in range(3)}
-    for assignment in ranged.assign(cluster, members).values():
-        predictions, labels = (dict(assignment.assignment)[topic] for topic in topics)
-        assert predictions == labels
-    assert dealt.name == "roundrobin"
