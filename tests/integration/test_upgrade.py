@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -236,6 +237,11 @@ async def assert_right(settings: Settings, deployment: Deployment) -> None:
     decisions = await rows(settings, "SELECT count(*), max(decision_sequence) FROM retrain.decisions")
     assert decisions == [(8, 8)]
     for service in CONSUMERS:
-        assert await rows(settings, f"SELECT unsent FROM {service}.published_outbox") == [(0,)]
+        # What was judged last may be on its way.
+        await eventually(
+            partial(rows, settings, f"SELECT unsent FROM {service}.published_outbox"),
+            lambda found: found == [(0,)],
+            f"{service} has published everything",
+        )
     answer = await deployment.ask("/api/v1/mlops/monitoring?model=m")
     assert (answer["metrics"]["accuracy"], answer["escalation"]["state"]) == (0.9, "none")
