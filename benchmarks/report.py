@@ -112,5 +112,9 @@ def _memory(results: Results) -> str:
 def _exactness(runs: Sequence[Mapping[str, float]]) -> str:
     wrong = max(run["other_wrong_minutes"] for run in runs)
     drift = max(run["other_error_drift"] for run in runs)
-    counts = "counts exact" if not wrong else f"counts of {wrong:.0f} minutes wrong"
+    counts = (
+        "counts exact"
+        if not wrong
+        else f"{wrong:.0f} minutes wrong, in their counts or by more than 0.1 % of their sums"
+    )
     return f"{counts}; sums of floats off by up to {drift:.0e}"
