@@ -17,6 +17,7 @@ from aiokafka import (
     TopicPartition,
 )
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 from aiokafka.errors import KafkaTimeoutError, TopicAlreadyExistsError, for_code
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker
@@ -26,6 +27,7 @@ from faststream.kafka.prometheus import KafkaPrometheusMiddleware
 from faststream.kafka.subscriber.usecase import BatchSubscriber
 from prometheus_client import REGISTRY
 
+from shared.assignment import SamePartitionsOfEveryTopic
 from shared.errors import TruewardError
 from shared.fetching import fetch_abreast
 from shared.outbox import SEND_SECONDS, Message, Send
@@ -240,10 +242,12 @@ def subscribe(
     watch: AssignmentWatch,
     consume: Consume,
     most_at_once: int,
+    keys_meet: bool = False,
 ) -> BatchSubscriber:
     """Subscribe a service to its topics, in batches, acknowledged by nobody but ``consume`` itself.
 
-    FastStream's own acknowledgement would commit past a failed batch, or before the handler has run.
+    FastStream's own acknowledgement would commit past a failed batch, or before the handler has run. With
+    ``keys_meet`` an instance gets the same partitions of every topic.
     """
     read_in_portions()
     subscriber = broker.subscriber(
@@ -256,6 +260,7 @@ def subscribe(
         # What a sender's aborted transaction wrote never happened.
         isolation_level="read_committed",
         listener=watch,
+        partition_assignment_strategy=(SamePartitionsOfEveryTopic if keys_meet else RoundRobinPartitionAssignor,),
         session_timeout_ms=settings.session_timeout_seconds * 1000,
         heartbeat_interval_ms=settings.session_timeout_seconds * 1000 // 3,
         max_partition_fetch_bytes=PARTITION_FETCH_BYTES,

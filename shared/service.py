@@ -90,6 +90,8 @@ class ServiceDefinition:
     """A service: its name (schema, role and consumer group too), its handler, its loops.
 
     With ``prepare_for`` what the handler can do before a transaction is done while the one before is under way.
+    With ``keys_meet`` what has one key in several topics belongs together, and comes to one instance where the
+    topics have as many partitions.
     ``first`` is done before any record is taken, each by what the service then waits for.
     ``background`` loops run beside the consumer until cancelled; one that raises is run again with backoff.
     """
@@ -97,6 +99,7 @@ class ServiceDefinition:
     name: Service
     handler_for: Callable[[Context], Handler]
     prepare_for: Callable[[Context], Prepare] | None = None
+    keys_meet: bool = False
     first: Mapping[str, Callable[[Context], Awaitable[None]]] = field(default_factory=dict)
     background: tuple[Callable[[Context], Awaitable[None]], ...] = ()
 
@@ -277,6 +280,7 @@ class Worker:
             watch=self._health.watch,
             consume=consume,
             most_at_once=FETCHED_AT_ONCE if self._definition.prepare_for else settings.max_batch_records,
+            keys_meet=self._definition.keys_meet,
         )
         try:
             await broker.start()

@@ -26,6 +26,7 @@ DEFINITION = ServiceDefinition(
     name="metrics",
     handler_for=_handler_for,
     prepare_for=_prepare_for,
+    keys_meet=True,
     first={"the keys of what is stored to be read": know_every_key},
     background=(run_clock, keep_within_bounds, remember),
 )
