@@ -307,8 +307,9 @@ async def _parse_raw(message: Fetched) -> KafkaMessage:
 
     Only those that link a batch to its senders' traces are read.
     """
+    values = list(map(_value_of, message.plain()))
     return KafkaMessage(
-        body=[record.value or b"" for record in message.plain()],
+        body=[value or b"" for value in values] if None in values else values,
         raw_message=message,
         headers={},
         batch_headers=[
@@ -317,8 +318,7 @@ async def _parse_raw(message: Fetched) -> KafkaMessage:
                 for name, value in record.headers
                 if name in TRACE_HEADERS and value
             }
-            for record in message.plain()
-            if record.headers
+            for record in filter(_headers_of, message.plain())
         ],
         reply_to="",
         consumer=_NO_CONSUMER,
@@ -342,6 +342,8 @@ class _NoConsumer:
 _NO_CONSUMER = _NoConsumer()
 
 
+_value_of = attrgetter("value")
+_headers_of = attrgetter("headers")
 _timestamp_of = attrgetter("timestamp")
 _timestamp_type_of = attrgetter("timestamp_type")
 

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from typing import Any, TypeVar
 
@@ -43,6 +43,8 @@ SERIES_IN_A_PORTION = 400
 and PostgreSQL is spoken to again within a fraction of a second."""
 SETS_IN_A_BREATH = 150
 """Sets of figures computed before others have their turn: some milliseconds' work."""
+NAMES_SPELLED = 1_024
+"""Versions, segments and windows whose JSON is kept."""
 T = TypeVar("T")
 U = TypeVar("U")
 
@@ -410,7 +412,16 @@ def _figure_rows(found: Mapping[FigureKey, Figures]) -> str:
         if id(figures) not in texts:
             known = {name: value for name, value in figures.items() if value is not None}
             texts[id(figures)] = to_json(known, inf_nan_mode="constants").decode()
-        place = {"version": version, "segment": segment, "window": window}
-        places[texts[id(figures)]].append(to_json(place).decode())
+        places[texts[id(figures)]].append(_place(version, segment, window))
     rows = (f'{{"metrics":{told},"places":[{",".join(of)}]}}' for told, of in places.items())
     return f"[{','.join(rows)}]"
+
+
+def _place(version: str, segment: str, window: str) -> str:
+    return f'{{"version":{_spelled(version)},"segment":{_spelled(segment)},"window":{_spelled(window)}}}'
+
+
+@lru_cache(maxsize=NAMES_SPELLED)
+def _spelled(name: str) -> str:
+    """A name as JSON; many models have the same ones."""
+    return to_json(name).decode()

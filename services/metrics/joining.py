@@ -199,7 +199,7 @@ async def _without_repeats(effects: Effects, predictions: Sequence[NewPrediction
     for prediction in predictions:
         stored = prediction.stored
         standing = known.get(stored.prediction_key)
-        removed_through = removed.get(id_of(prediction.model))
+        removed_through = removed.by_model.get(id_of(prediction.model))
         if standing is None and removed_through is not None and stored.predicted_at <= removed_through:
             # Whether it was counted before cannot be known any more, so it must not count now.
             detail = "older than predictions of its model that retention has removed"
@@ -336,7 +336,7 @@ async def _say_what_may_have_come_too_late(effects: Effects, work: Join) -> None
     alone = [standing for key, standing in work.winners.items() if key not in meeting]
     if not alone:
         return
-    removed = max((await store.removed_through(effects.connection)).values(), default=None)
+    removed = (await store.removed_through(effects.connection, ())).newest
     if removed is None:
         return
     late = sum(one.label.observed_at - work.bounds.horizons.label <= removed for one in alone)

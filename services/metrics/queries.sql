@@ -128,9 +128,10 @@ SET observed_at = excluded.observed_at,
     kept_from = excluded.kept_from
 
 -- name: read_removed_through
--- $1 models; null: all of them.
-SELECT model_id, removed_through FROM model
-WHERE removed_through IS NOT NULL AND ($1::bigint[] IS NULL OR model_id = ANY($1))
+-- Of models $1 that have any; and, with no model, the newest of all.
+SELECT model_id, removed_through FROM model WHERE removed_through IS NOT NULL AND model_id = ANY($1::bigint[])
+UNION ALL
+SELECT NULL, max(removed_through) FROM model
 
 -- name: read_histograms
 SELECT series_id, width, start, histogram

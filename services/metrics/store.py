@@ -179,10 +179,20 @@ async def save_labels(connection: Connection, winners: Mapping[UUID, Standing], 
     )
 
 
-async def removed_through(connection: Connection, model_ids: Collection[int] | None = None) -> dict[int, int]:
-    """Per model of which raw rows were removed, the newest ``predicted_at`` of those; of all models by default."""
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """The newest ``predicted_at`` of raw rows that were removed: of some models, and of all (None: of none)."""
+
+    by_model: Mapping[int, int]
+    newest: int | None
+
+
+async def removed_through(connection: Connection, model_ids: Collection[int]) -> Removed:
+    """What retention has removed of some models, and of all together."""
     rows = await connection.fetch(QUERIES.read_removed_through, model_ids)
-    return {row["model_id"]: row["removed_through"] for row in rows}
+    found = {row["model_id"]: row["removed_through"] for row in rows}
+    newest = found.pop(None)
+    return Removed(found, newest)
 
 
 async def models_and_kinds_of_versions(

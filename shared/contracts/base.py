@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal, get_args
@@ -133,7 +133,7 @@ class Contract(BaseModel):
         """
         if not told:
             return canonical_json(self.known())
-        others = self.model_dump(mode="json", exclude=_unknown(self) | dict.fromkeys(told, True))
+        others = self.model_dump(mode="json", exclude=_unknown(self, without=told) | dict.fromkeys(told, True))
         parts: list[bytes] = []
         run: dict[str, Any] = {}
         for name in [*sorted(others.keys() | told.keys()), None]:
@@ -167,8 +167,8 @@ class Event(Contract):
         raise NotImplementedError
 
 
-def _unknown(value: Any) -> dict[Any, Any]:
-    """Every unknown field below a value, in the form of pydantic's ``exclude``."""
+def _unknown(value: Any, without: Collection[str] = ()) -> dict[Any, Any]:
+    """Every unknown field below a value, in the form of pydantic's ``exclude``; below some fields nobody looks."""
     children: Iterable[tuple[Any, Any]] = ()
     unknown: dict[Any, Any] = {}
     # Most fields are plain values, and every record comes through here.
@@ -176,7 +176,7 @@ def _unknown(value: Any) -> dict[Any, Any]:
     if names is not None and isinstance(value, Contract):
         unknown = dict.fromkeys(value.__pydantic_extra__, True) if value.__pydantic_extra__ else {}
         fields = value.__dict__
-        children = [(name, fields[name]) for name in names]
+        children = [(name, fields[name]) for name in names if name not in without]
     elif isinstance(value, dict):
         children = value.items()
     elif isinstance(value, tuple | list):

@@ -272,3 +272,24 @@ async def test_another_database_is_not_taken_for_this_one(world: MetricsWorld, d
     assert instance.memory.lost.is_set()
     _, missing = instance.memory.recent.find(as_keys(key_of("p")))
     assert len(missing) == 1
+    assert not instance.memory.combinations.stored
+    assert not instance.memory.series
+
+
+async def test_names_are_taken_for_stored_once_the_transaction_that_stores_them_is_durable(
+    world: MetricsWorld,
+) -> None:
+    instance = Instance(world, 0)
+    facts = [prediction("p", 0), prediction("q", 1)]
+    async with world.pool.acquire() as connection:
+        effects = Effects("metrics", connection, RECEIVED_AT)
+        transaction = connection.transaction()
+        await transaction.start()
+        await instance.handler([world.record(facts[0], 5)], effects)
+        await transaction.rollback()
+    assert not instance.memory.combinations.stored
+    for fact in facts:
+        await instance.take([fact])
+        assert len(instance.memory.combinations.stored) == 1
+        assert instance.memory.series
+    await assert_state(world, facts)

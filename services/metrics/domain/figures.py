@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
+from operator import mul
 
 from services.metrics.domain import histogram
 from services.metrics.domain.histogram import DELAY_EDGES, PROBABILITY_BINS, Vector
@@ -131,12 +134,10 @@ def auc(vector: Vector) -> float | None:
     pairs = sum(negatives) * sum(positives)
     if pairs == 0:
         return None
-    below = 0
-    doubled = 0
-    for negative, positive in zip(negatives, positives, strict=True):
-        doubled += positive * (2 * below + negative)
-        below += negative
-    return doubled / (2 * pairs)
+    # A pair counts twice where the negative lies in a lower bin, once where it lies in the same one.
+    through: int = sum(map(mul, positives, accumulate(negatives)))
+    same: int = sum(map(mul, positives, negatives))
+    return (2 * through - same) / (2 * pairs)
 
 
 def expected_calibration_error(rows: Sequence[ReliabilityRow]) -> float | None:
@@ -155,12 +156,11 @@ def reliability(vector: Vector) -> tuple[ReliabilityRow, ...]:
     sums = histogram.probability_sums(vector)
     merged = PROBABILITY_BINS // RELIABILITY_BINS
     rows = []
-    for place in range(RELIABILITY_BINS):
-        part = slice(place * merged, (place + 1) * merged)
-        happened = sum(positives[part])
-        count = happened + sum(negatives[part])
+    for place, start in enumerate(range(0, PROBABILITY_BINS, merged)):
+        happened = sum(positives[start : start + merged])
+        count = happened + sum(negatives[start : start + merged])
         if count:
-            mean = sum(sums[part]) / (count * 10**9)
+            mean = sum(sums[start : start + merged]) / (count * 10**9)
             rows.append(ReliabilityRow(place / 10, (place + 1) / 10, count, mean, happened / count))
     return tuple(rows)
 
@@ -168,15 +168,13 @@ def reliability(vector: Vector) -> tuple[ReliabilityRow, ...]:
 def delay_quantile(vector: Vector, share: float) -> float | None:
     """A quantile of the label delay in seconds, linear within its bin; the open last bin says its lower edge."""
     counts = histogram.delays(vector)
-    wanted = share * sum(counts)
+    reached = list(accumulate(counts))
+    wanted = share * reached[-1]
     if wanted == 0:
         return None
-    edges = (0, *DELAY_EDGES)
-    reached = 0
-    for place, count in enumerate(counts):
-        if count and reached + count >= wanted:
-            if place >= len(DELAY_EDGES):
-                break
-            return edges[place] + (edges[place + 1] - edges[place]) * (wanted - reached) / count
-        reached += count
-    return float(DELAY_EDGES[-1])
+    place = bisect_left(reached, wanted)
+    if place >= len(DELAY_EDGES):
+        return float(DELAY_EDGES[-1])
+    lower = DELAY_EDGES[place - 1] if place else 0
+    before = reached[place] - counts[place]
+    return lower + (DELAY_EDGES[place] - lower) * (wanted - before) / counts[place]

@@ -36,6 +36,8 @@ class Combinations:
         self._known: list[Combination] = []
         self._by_ids: dict[tuple[int, int], int] = {}
         self._by_names: dict[Named, int] = {}
+        self.stored: set[int] = set()
+        """Numbers of those whose names are stored for certain: names are never removed."""
         self.spelled: dict[int, tuple[str, str]] = {}
         """How the words of a prediction begin, and go on behind its entity: see :mod:`intake`."""
 

@@ -24,7 +24,7 @@ from services.metrics.hot import copying
 from services.metrics.hot.combinations import Combination, Combinations
 from services.metrics.hot.gathering import Gathered
 from services.metrics.hot.looking_up import states_of
-from services.metrics.hot.memory import Look, Memory
+from services.metrics.hot.memory import Kept, Look, Memory
 from services.metrics.instruments import LABELS_TOTAL, PREDICTIONS_TOTAL, TOO_LATE_TOTAL
 from services.metrics.joining import Bounds, NewNames, series_of
 from services.metrics.store import LabelBucketChange, Series
@@ -73,15 +73,23 @@ class Met:
         known = self.after["predicted"] & (self.new | self.changed)
         return [int(number) for number in np.unique(self.after["combination"][known])]
 
+    def numbers(self) -> set[int]:
+        """The numbers of the combinations that new predictions name."""
+        return set(np.unique(self.after["combination"][self.new]).tolist())
+
     def named(self) -> NewNames:
-        """What new predictions name."""
-        named = [self.combinations[number] for number in np.unique(self.after["combination"][self.new]).tolist()]
+        """What new predictions name that may not be stored yet."""
+        named = [self.combinations[number] for number in sorted(self.numbers() - self.combinations.stored)]
         said = [(one.model, one.version) for one in named if one.model is not None and one.version is not None]
         return NewNames(
             models={model for model, _ in said},
             versions={(model, version, "binary") for model, version in said},
             segments={tuple(one.segments) for one in named},
         )
+
+    def new_model_ids(self) -> set[int]:
+        """The models of new predictions."""
+        return {self.combinations[number].model_id for number in self.numbers()}
 
     def model_ids(self) -> set[int]:
         """The models whose sums may change."""
@@ -106,9 +114,7 @@ async def find(
     new = np.zeros(len(before), dtype=np.bool_)
     new[gathered.entity[is_new]] = True
     met = Met(gathered.keys, before, after, new, ruled.superseded, _NO_DATA, gathered.combinations, bounds)
-    removed = await store.removed_through(effects.connection)
-    if removed:
-        difficult |= _may_be_removed(met, removed)
+    difficult |= _may_be_removed(met, await store.removed_through(effects.connection, met.new_model_ids()))
     taken = ~difficult[gathered.entity]
     _count(effects, taken, is_new, ruled.verdicts[~difficult[gathered.labels.entity]])
     told = taken & is_new & gathered.has_data_as_of
@@ -132,17 +138,19 @@ def _take_predictions(gathered: Gathered, before: States, after: States, difficu
     return is_new
 
 
-def _may_be_removed(met: Met, removed: Mapping[int, int]) -> Mask:
-    """What is so old that retention may have removed its like; ``removed`` by model, see the store."""
+def _may_be_removed(met: Met, removed: store.Removed) -> Mask:
+    """What is so old that retention may have removed its like."""
     new, after = met.new, met.after
-    numbers = np.unique(after["combination"][new]).tolist()
+    late = np.zeros(len(after), dtype=np.bool_)
+    if removed.newest is None:
+        return late
+    numbers = met.numbers()
     through = np.full(max(numbers, default=0) + 1, np.iinfo(np.int64).min)
     for number in numbers:
-        through[number] = removed.get(met.combinations[number].model_id, through[number])
-    late = np.zeros(len(after), dtype=np.bool_)
+        through[number] = removed.by_model.get(met.combinations[number].model_id, through[number])
     late[new] = after["predicted_at"][new] <= through[after["combination"][new]]
     alone = after["labelled"] & ~after["predicted"]
-    late |= alone & (after["observed_at"] - met.bounds.horizons.label <= max(removed.values()))
+    late |= alone & (after["observed_at"] - met.bounds.horizons.label <= removed.newest)
     return late
 
 
@@ -191,7 +199,9 @@ async def settle(effects: Effects, met: Met, memory: Memory, look: Look) -> None
         sums = await _sums(effects, met, series)
         buckets, new_labels = _label_counts(met, concerned, limits)
         await asyncio.sleep(0)
-        memory.keep(look, met.keys, met.after)
+        touched = {one for found in series.values() for one in found} if len(sums) else set()
+        kept = Kept(met.keys, met.numbers(), [one.series_id for one in touched])
+        memory.keep(look, kept, met.after)
     except BaseException:
         storing.cancel()
         await asyncio.wait([storing])
@@ -199,8 +209,9 @@ async def settle(effects: Effects, met: Met, memory: Memory, look: Look) -> None
     with effects.at_leisure():
         await storing
         if len(sums):
-            touched = {one for found in series.values() for one in found}
-            await store.add_series(connection, sorted(touched, key=lambda one: one.series_id))
+            unknown = [one for one in touched if one.series_id not in memory.series]
+            if unknown:
+                await store.add_series(connection, sorted(unknown, key=lambda one: one.series_id))
             await store.add_bucket_rows(connection, sums)
         if buckets:
             await store.add_to_label_buckets(connection, buckets, met.bounds.bucket_seconds, met.bounds.horizons)

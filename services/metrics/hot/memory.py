@@ -7,7 +7,7 @@ asked, in transactions that have locked the entities, so that nobody changes the
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -44,13 +44,26 @@ class Look:
     transaction: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What a transaction will leave known: of which entities; names, by number, and series that are stored."""
+
+    keys: Keys
+    names: Collection[int]
+    series: Collection[int]
+
+
 @dataclass
 class Memory:
-    """The entities met last, and which keys are stored at all (``membership``; None while that is not known)."""
+    """The entities met last, and which keys are stored at all (``membership``; None while that is not known).
+
+    ``series`` are stored for certain, as the names of ``combinations.stored`` are: neither is ever removed.
+    """
 
     most_recent: int = MOST_RECENT
     combinations: Combinations = field(init=False, default_factory=Combinations)
     recent: Recent = field(init=False)
+    series: set[int] = field(init=False, default_factory=set)
     membership: Membership | None = field(init=False, default=None)
     lost: asyncio.Event = field(init=False, default_factory=asyncio.Event)
     """Set while every key must be read anew."""
@@ -58,7 +71,7 @@ class Memory:
     _position: Position = field(init=False, default=(None, None))
     _looking: asyncio.Lock = field(init=False, default_factory=asyncio.Lock)
     _own: set[str] = field(init=False, default_factory=set)
-    _kept: dict[int, Keys] = field(init=False, default_factory=dict)
+    _kept: dict[int, Kept] = field(init=False, default_factory=dict)
     _looks: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
@@ -66,6 +79,8 @@ class Memory:
 
     def _forget_everything(self) -> None:
         self.recent = Recent(self.most_recent)
+        self.combinations.stored.clear()
+        self.series.clear()
         self.membership = None
         self.lost.set()
 
@@ -82,7 +97,7 @@ class Memory:
         row = await _ask(connection, self._position, self._own)
         # Of a transaction that was never heard to be durable: it may be, and is then told of, or it never was.
         for kept in self._kept.values():
-            self.recent.forget(kept)
+            self.recent.forget(kept.keys)
         self._kept.clear()
         if not _is_sure(row, self._store):
             self._forget_everything()
@@ -104,14 +119,14 @@ class Memory:
         """False where a key certainly has no row."""
         return np.ones(len(keys), dtype=np.bool_) if self.membership is None else self.membership.may_hold(keys)
 
-    def keep(self, look: Look, keys: Keys, states: States) -> None:
-        """Keep what a transaction will leave known of ``keys``; it is forgotten unless :meth:`committed` follows.
+    def keep(self, look: Look, kept: Kept, states: States) -> None:
+        """Keep what a transaction will leave known; it is forgotten unless :meth:`committed` follows.
 
         ``look`` is the look that it was done by. Where there was another since, nothing is kept.
         """
         if look.number == self._looks:
-            self._kept[look.number] = keys
-            self.recent.keep(keys, states)
+            self._kept[look.number] = kept
+            self.recent.keep(kept.keys, states)
 
     def committed(self, look: Look, keys: Keys, others: Keys) -> None:
         """The transaction is durable that has changed ``keys``, and ``others`` in ways that are not kept.
@@ -119,8 +134,12 @@ class Memory:
         Where there was another look since, others may have changed its entities already: nothing is kept of them.
         """
         self.recent.forget(others)
-        if self._kept.pop(look.number, None) is None:
+        kept = self._kept.pop(look.number, None)
+        if kept is None:
             self.recent.forget(keys)
+        else:
+            self.combinations.stored.update(kept.names)
+            self.series.update(kept.series)
         if self.membership is not None:
             self.membership.add(np.concatenate([keys, others]))
         if look.transaction is not None:

@@ -68,9 +68,12 @@ class KeyTable:
         slots, left = self._first_slots(keys), np.arange(len(keys))
         while len(left):
             held = self._slots[slots[left]]
+            # Most of what is not there begins where nothing is.
+            there = held >= 0
+            left, held = left[there], held[there]
             same = self._hold(held, keys[left])
             numbers[left[same]] = held[same]
-            left = left[(held >= 0) & ~same]
+            left = left[~same]
             slots[left] = self._behind(slots[left])
         return numbers
 

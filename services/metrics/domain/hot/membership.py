@@ -37,21 +37,25 @@ class Membership:
 
     def add(self, keys: Keys) -> None:
         """Remember keys."""
-        new = keys[~self.may_hold(keys)]
-        while len(new) and not self.is_full:
+        bits = _bits(keys)
+        new = ~self._hold(keys, bits)
+        keys, bits = keys[new], bits[new]
+        while len(keys) and not self.is_full:
             if not self._room:
                 self._room = FIRST_PART_KEYS << len(self._parts)
                 self._parts.append(np.zeros(self._room * BITS_A_KEY // 64, dtype=np.uint64))
-            now, new = new[: self._room], new[self._room :]
-            part = self._parts[-1]
-            np.bitwise_or.at(part, _words(now, part), _bits(now))
-            self._room -= len(now)
-            self._keys += len(now)
+            part, count = self._parts[-1], min(self._room, len(keys))
+            np.bitwise_or.at(part, _words(keys[:count], part), bits[:count])
+            keys, bits = keys[count:], bits[count:]
+            self._room -= count
+            self._keys += count
 
     def may_hold(self, keys: Keys) -> Mask:
         """False where a key was never added."""
+        return self._hold(keys, _bits(keys))
+
+    def _hold(self, keys: Keys, bits: npt.NDArray[np.uint64]) -> Mask:
         held = np.full(len(keys), self.is_full)
-        bits = _bits(keys)
         for part in self._parts:
             held |= part[_words(keys, part)] & bits == bits
         return held
