@@ -67,13 +67,6 @@ async def _prepare(connection: asyncpg.Connection[Any]) -> None:
         )
 
 
-async def _leave_as_it_is(_: asyncpg.Connection[Any]) -> None:
-    """Nobody here changes a session beyond its transaction: asyncpg's own reset is a question for nothing.
-
-    What is open when a connection is given back asyncpg has rolled back before.
-    """
-
-
 async def connect_pool(
     dsn: str, *, role: str, application_name: str, min_size: int = 1, max_size: int = 8
 ) -> asyncpg.Pool[Any]:
@@ -86,7 +79,6 @@ async def connect_pool(
         min_size=min_size,
         max_size=max_size,
         init=_prepare,
-        reset=_leave_as_it_is,
         server_settings=_session(role, application_name),
         command_timeout=60,
     )
