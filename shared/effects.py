@@ -24,6 +24,8 @@ from shared.records import Place, Record, Records
 from shared.topics import DEAD_LETTERS, Service, Topic
 
 QUERIES = Queries.load("shared", "kernel.sql")
+SHORT_WAIT_SECONDS = 0.005
+"""What PostgreSQL takes to answer a question that nothing stands in the way of, and more."""
 log = structlog.get_logger()
 
 Headers = list[tuple[str, str]]
@@ -113,6 +115,19 @@ class Effects:
         try:
             yield
         finally:
+            self._leisure.clear()
+
+    @contextmanager
+    def at_leisure_if_long(self) -> Iterator[None]:
+        """The same, from when it shows that the wait is a long one: for somebody's lock, or for a disk.
+
+        Else what could be done while rows are stored would be done before, each time with an answer waiting.
+        """
+        soon = asyncio.get_running_loop().call_later(SHORT_WAIT_SECONDS, self._leisure.set)
+        try:
+            yield
+        finally:
+            soon.cancel()
             self._leisure.clear()
 
     def committed(self) -> None:

@@ -70,7 +70,7 @@ async def _join(effects: Effects, records: Records, gate: Gate | None, bounds: B
     gathered, apart = gather(decoded), one_by_one.keys()
     met = look = None
     if len(gathered.keys):
-        with effects.at_leisure():
+        with effects.at_leisure_if_long():
             await store.lock_entity_shards(effects.connection, _shards(gathered.keys, apart))
         look = await memory.look(effects.connection)
         if gathered.combinations is not memory.combinations:
@@ -85,7 +85,7 @@ async def _join(effects: Effects, records: Records, gate: Gate | None, bounds: B
     concerned |= set() if met is None else met.model_ids()
     concerned |= set() if work is None else set(work.model_ids.values())
     if concerned:
-        with effects.at_leisure():
+        with effects.at_leisure_if_long():
             await store.lock_models(effects.connection, concerned)
     if met is not None and look is not None:
         await hot.settle(effects, met, memory, look)

@@ -104,8 +104,7 @@ async def find(
     So are those that are ``apart`` already, and all that the columns have no rule for. The entities must be
     locked, and the memory have looked since then.
     """
-    with effects.at_leisure():
-        before = await states_of(effects.connection, gathered.keys, memory, gathered.combinations)
+    before = await states_of(effects.connection, gathered.keys, memory, gathered.combinations)
     difficult: Mask = among(gathered.keys, apart) | ~before["plain"]
     after = strung_together([before])
     is_new = _take_predictions(gathered, before, after, difficult)

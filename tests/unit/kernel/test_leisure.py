@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 from aiokafka import ConsumerRecord, TopicPartition
 
+from shared import effects
 from shared.consumer import Consumer
+from shared.effects import Effects
 from shared.errors import TruewardError
 from shared.reading import Fetched
 from shared.settings import Settings
@@ -121,3 +123,21 @@ async def test_a_stop_does_not_leave_anybody_waiting(world: World) -> None:
     async with asyncio.timeout(10):
         await world.consumer.finish(0.05)
         await waiting
+
+
+@pytest.mark.parametrize(("short_wait_seconds", "is_at_leisure"), [(0.0, True), (1e6, False)])
+async def test_of_a_wait_that_may_be_long_it_must_show(
+    monkeypatch: pytest.MonkeyPatch, short_wait_seconds: float, is_at_leisure: bool
+) -> None:
+    monkeypatch.setattr(effects, "SHORT_WAIT_SECONDS", short_wait_seconds)
+    leisure = asyncio.Event()
+    found = Effects("metrics", SimpleNamespace(), FixedClock().now(), leisure)  # type: ignore[arg-type]  # not asked
+    with found.at_leisure_if_long():
+        assert not leisure.is_set()
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert leisure.is_set() == is_at_leisure
+    assert not leisure.is_set()
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert not leisure.is_set(), "it shows after the wait is over"
