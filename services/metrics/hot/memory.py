@@ -109,6 +109,7 @@ class Memory:
         if self.combinations.is_full:
             self.combinations = Combinations()
             self.recent = Recent(self.most_recent)
+            self.series.clear()
         self._store, self._position = row["store"], _position_of(row)
         # What is committed is seen from now on: the next look tells of none of it.
         self._own.clear()
