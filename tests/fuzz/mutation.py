@@ -85,13 +85,18 @@ def mutated(value: bytes, random: Random) -> bytes:
 def spoil_document(value: bytes, random: Random) -> bytes:
     """Another value, another name, one field less or one more, somewhere in the document."""
     try:
-        document = json.loads(value)
-        places = list(_places(document))
+        return _spoilt(value, random)
     except (ValueError, RecursionError):
+        # It is no document, or nested more deeply than can be copied.
         return spoil_bytes(value, random)
+
+
+def _spoilt(value: bytes, random: Random) -> bytes:
+    places = list(_places(json.loads(value)))
     if not places:
         return random.choice(SPELLINGS).encode()
-    document = copy.deepcopy(document)
+    # Another copy of it: a donor's values stay as they are.
+    document = json.loads(value)
     holder, key = random.choice(list(_places(document)))
     raw: list[str] = []
     match random.randrange(8):

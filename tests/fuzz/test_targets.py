@@ -32,3 +32,10 @@ def spoilt(seed: bytes, random: Random) -> bytes:
     """The first byte is a choice, the rest a document."""
     choice = random.randbytes(1) if random.random() < 0.2 else seed[:1]
     return choice + mutated(seed[1:], random)
+
+
+@pytest.mark.parametrize("depth", [300, 600, 990, 3_000])
+def test_documents_are_spoilt_however_deeply_they_are_nested(depth: int) -> None:
+    """Guided attacks keep such ones, and go on from them."""
+    for seed in range(60):
+        assert isinstance(mutated(b"[" * depth + b"1" + b"]" * depth, Random(seed)), bytes)
