@@ -113,10 +113,12 @@ async def test_snapshots_in_transitions_out_across_stops_and_kills(
             (4, "state_changed", "watch"),
         ]
     assert {each.model for each in told} == {"arrivals", "departures"}
-    (letter,) = await read_topic(
+    letters = await read_topic(
         kafka_broker.bootstrap_servers, f"{topic_prefix}dead-letters", lambda found: len(found) >= 1
     )
-    assert DeadLetter.model_validate_json(letter.value or b"").original_value() == b"garbage"
+    # A stop between sending and removing it from the outbox sends it once more: the same event, byte for byte.
+    ((_, letter),) = {(dict(each.headers)["ce_id"], each.value) for each in letters}
+    assert DeadLetter.model_validate_json(letter or b"").original_value() == b"garbage"
     await counts(
         url,
         {
